@@ -280,7 +280,7 @@ def _answer(hyps, rules, on_impossible):
     for i in none: hyps[i] = [Hypothesis((), -np.inf)]
     return hyps
 
-# %% ../nbs/02_decode.ipynb #166233f8
+# %% ../nbs/02_decode.ipynb #08b2f595
 def beam_decode(
     log_probs, # `(N, T, C)`: log-probabilities, an array or tensor of any float dtype
     beam_size:int=10, # Number of beginnings that are kept at each step
@@ -310,6 +310,7 @@ def _beam(lp, blank, size, n_best, rules, kernels):
     "Search in chunks that keep the look-ahead below about 100 MB."
     lp,rules,blank,cols = _narrow(lp, blank, rules)
     N,T,C = lp.shape
+    size = min(size, sum((C-1)**n for n in range(T+1))) # there are no more beginnings than that
     step = max(1, 2**23//((T+1)*C*len(rules.final))) if not kernels and rules.bound else max(N, 1)
     find = kernels.beam_batch if kernels else _search
     out = []
