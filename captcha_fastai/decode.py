@@ -13,7 +13,7 @@ from .ctc import Hypothesis, as_log_probs, pick_engine, _text_log_prob, _log_sum
 # %% auto #0
 __all__ = ['greedy_decode', 'Rules', 'make_rules', 'beam_decode', 'path_beam_decode']
 
-# %% ../nbs/02_decode.ipynb #cf69e001
+# %% ../nbs/02_decode.ipynb #f5e60ce0
 def _collapse(path, blank):
     "Paths `(N, T)` to ids padded with `blank`, `(N, T)`, and lengths `(N,)`."
     keep = path != blank
@@ -23,7 +23,7 @@ def _collapse(path, blank):
 
 def _hypotheses(ids, lens, scores):
     "Texts `(N, K, L)`, lengths and scores `(N, K)` as lists of `Hypothesis`; those with a length of -1 are left out."
-    rows = zip(ids.tolist(), lens.tolist(), scores.tolist())
+    rows = zip(ids[...,:max(lens.max(initial=0), 0)].tolist(), lens.tolist(), scores.tolist())
     return [[Hypothesis(tuple(t[:l]), s) for t,l,s in zip(*r) if l >= 0] for r in rows]
 
 # %% ../nbs/02_decode.ipynb #df6b1f82
