@@ -188,7 +188,7 @@ def _light(self:CaptchaAugment, x):
     mean = x.mean((1,2,3), keepdim=True)
     return ((x-mean)*(1+c)+mean+b).clamp(0, 1)
 
-# %% ../nbs/09_data.ipynb #5c720647
+# %% ../nbs/09_data.ipynb #3beb2ed3
 class CaptchaDL(TfmdDL):
     "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart."
     def do_batch(self, b): return tuple(super().do_batch(b))
@@ -211,9 +211,15 @@ class CaptchaDataLoaders(DataLoaders):
         "Look through all images and labels again, as at creation: see `check_captchas`."
         check_captchas(self.tfm.files, self.tfm.labels, skip_bad)
 
-def _batch_tfms(tfms): return [IntToFloatTensor, *L(ifnone(tfms, CaptchaAugment))]
+    @classmethod
+    def _from_dsets(cls, dsets, size, item_tfms, batch_tfms, path, **kwargs):
+        dls = dsets.dataloaders(path=path, after_item=[*L(ifnone(item_tfms, SquishResize(size))), ToTensor],
+                                after_batch=[IntToFloatTensor, *L(ifnone(batch_tfms, CaptchaAugment))], **kwargs)
+        dls = cls(*dls.loaders, path=path, device=dls.device)
+        dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
+        return dls
 
-# %% ../nbs/09_data.ipynb #e9b0a8e1
+# %% ../nbs/09_data.ipynb #a22e0a53
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -240,17 +246,12 @@ def from_lists(cls:CaptchaDataLoaders,
     files,labels,sizes = check_captchas(files, labels, skip_bad)
     tfm = CaptchaTransform(files, labels, Vocab(vocab) if isinstance(vocab, str) else vocab, max_len, mode)
     for i,l in enumerate(labels): encode_label(l, tfm.vocab, tfm.max_len, files[i])
-    size = ifnone(size, common_size(sizes))
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(files)
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
-    dsets = TfmdLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
     kwargs.setdefault('drop_last', len(splits[0]) >= bs)
-    dls = dsets.dataloaders(path=path, after_item=[*L(ifnone(item_tfms, SquishResize(size))), ToTensor], 
-                            after_batch=_batch_tfms(batch_tfms), bs=bs, num_workers=num_workers, **kwargs)
-    dls = cls(*dls.loaders, path=path, device=dls.device)
-    dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
-    return dls
+    dsets = TfmdLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
+    return cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
 
 # %% ../nbs/09_data.ipynb #01fc586f
 def _labels_of(files, label_func):

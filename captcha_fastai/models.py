@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['arch_meta', 'make_body', 'ifnone', 'feature_shape', 'PositionModel', 'ConcatPool', 'multihead_xresnet',
-           'nopool_xresnet', 'ColumnModel', 'BiLSTM', 'crnn', 'split_body_head']
+__all__ = ['arch_meta', 'make_body', 'feature_shape', 'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet',
+           'ColumnModel', 'BiLSTM', 'crnn', 'split_body_head']
 
 # %% ../nbs/08_models.ipynb #f933e675
 def _find_body(name):
@@ -36,7 +36,7 @@ def _instantiate(body, pretrained):
         name = body if isinstance(body, str) else getattr(body, '__name__', body)
         raise RuntimeError(f"The pretrained weights of {name!r} can't be had here ({type(e).__name__}: {e}); use pretrained=False.") from e
 
-# %% ../nbs/08_models.ipynb #ccddc27a
+# %% ../nbs/08_models.ipynb #64337672
 _tails = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout)
 
 def _is_tail(m): return isinstance(m, _tails) or type(m).__name__ in ('AdaptiveConcatPool2d','Flatten') or \
@@ -66,12 +66,10 @@ def make_body(
     "The convolutional part of `body`, for images of `c_in` channels."
     model = body if isinstance(body, nn.Module) else _instantiate(body, pretrained)
     children = list(model.children())
-    n = ifnone(cut, _default_cut(children))
+    n = _default_cut(children) if cut is None else cut
     if cut is not None or n < len(children): model = nn.Sequential(*children[:n])
     _adapt_channels(model, c_in)
     return model
-
-def ifnone(a, b): return b if a is None else a
 
 # %% ../nbs/08_models.ipynb #47234f15
 def feature_shape(
@@ -102,7 +100,7 @@ def _check_size(size, max_len, per_char=4):
         raise ValueError(f'Images of {size[0]}×{size[1]} pixels (height × width) are too small for {max_len} characters: '
                          f'at least 8×{per_char*max_len} are needed.')
 
-# %% ../nbs/08_models.ipynb #3028ccee
+# %% ../nbs/08_models.ipynb #b464f205
 class ConcatPool(nn.Module):
     "Maximum and average over the picture, side by side: `(N, c, h, w)` to `(N, 2c)`."
     def forward(self, x): return torch.cat([x.amax((2,3)), x.mean((2,3))], 1)
@@ -125,17 +123,18 @@ def multihead_xresnet(
     c_in:int=3, # Channels
     body='xresnet34', # As in `make_body`
     pretrained:bool=False, # As in `make_body`
+    cut:int=None, # As in `make_body`
     hidden:int=512, # Width of the hidden layer
     ps:float=0.25, # Dropout before the last layer; half of it before the hidden one
 ) -> PositionModel: # Logits `(N, max_len, n_class)`
     "A pooled head for all places at once (learner 1 of the reference system: fastai's `create_head`)."
     _check_size(size, max_len)
-    body = make_body(body, c_in, pretrained)
+    body = make_body(body, c_in, pretrained, cut)
     nf,_,_ = feature_shape(body, size, c_in)
     head = nn.Sequential(ConcatPool(), *_lin(2*nf, hidden, ps/2), *_lin(hidden, max_len*n_class, ps, relu=False))
     return PositionModel(body, _init_head(head), n_class, max_len)
 
-# %% ../nbs/08_models.ipynb #0f5b04ae
+# %% ../nbs/08_models.ipynb #9920d295
 def nopool_xresnet(
     n_class:int, # Size of the vocab, id 0 included
     max_len:int, # Places in the text
@@ -143,12 +142,13 @@ def nopool_xresnet(
     c_in:int=3, # Channels
     body='xresnet34', # As in `make_body`
     pretrained:bool=False, # As in `make_body`
+    cut:int=None, # As in `make_body`
     hidden:int=1000, # Width of the hidden layer
     ps:float=0.25, # Dropout before each of the two layers
 ) -> PositionModel: # Logits `(N, max_len, n_class)`
     "A head on the whole feature map, without pooling (learner 2 of the reference system)."
     _check_size(size, max_len)
-    body = make_body(body, c_in, pretrained)
+    body = make_body(body, c_in, pretrained, cut)
     c,h,w = feature_shape(body, size, c_in)
     head = nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Dropout(ps), nn.Linear(c*h*w, hidden), nn.ReLU(inplace=True),
                          nn.BatchNorm1d(hidden), nn.Dropout(ps), nn.Linear(hidden, max_len*n_class))
