@@ -155,21 +155,21 @@ def kinked_lines(
         for i,(a,b) in enumerate(zip(q, q[1:])): d.line((a, b), 255, max(1, round(ss*widths[min(i, len(widths)-1)])))
     return im.reduce(ss)
 
-# %% ../nbs/04b_styles.ipynb #c603f5b1
+# %% ../nbs/04b_styles.ipynb #5f26a57a
 @style
 class LineBlur(Style):
     "Black text on a grey gradient, combed by water rings, under two kinked lines; after the look of `captcha_images_v2` (50×200)."
     fonts: tuple = ('DejaVuSans-Bold', 'DejaVuSans', 'DroidSansMono') # Sans serif
     em: tuple = (37, 41) # Size of the font
-    stem: tuple = (4.6, 6.) # Width of the strokes: thinner fonts are made fatter
-    digit: tuple = (19.5, 22.5) # Room for one digit: wider fonts are made narrower
-    start: tuple = (27., 32.) # Where the text begins
-    base: tuple = (40.5, 43.) # Its baseline
-    gap: tuple = (-1.5, .5) # Between characters
+    stem: tuple = (5., 6.5) # Width of the strokes: thinner fonts are made fatter
+    digit: tuple = (20.5, 24.) # Room for one digit: wider fonts are made narrower
+    start: tuple = (28., 34.) # Where the text begins
+    base: tuple = (41., 43.5) # Its baseline
+    gap: tuple = (-2., .5) # Between characters
     ripple: tuple = (2., 3.2) # Rows sway sideways by
     bob: tuple = (1.2, 2.2) # Columns go up and down by
     rings: tuple = (1.2, 1.8) # Amplitude of the rings
-    ring: tuple = (1.95, 2.05) # Pixels from ring to ring
+    ring: tuple = (1.99, 2.01) # Pixels from ring to ring
     radius: tuple = (44., 56.) # Where the rings end
     line: tuple = (3., 4.) # Width of the first segment of a line; the next ones are ¾ and ½ of it
     kinks: list = field(default_factory=lambda: [2, 4, 4, 4]) # Segments of a line
