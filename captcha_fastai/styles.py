@@ -69,7 +69,7 @@ def get_style(o) -> Style:
     if o in STYLES: return STYLES[o]()
     raise ValueError(f'There is no style {o!r}; there are {", ".join(sorted(STYLES))}, or give an instance of a `Style`.')
 
-# %% ../nbs/04b_styles.ipynb #3dc938fe
+# %% ../nbs/04b_styles.ipynb #98445c7b
 def line_mask(
     text:str,
     size:tuple, # (height, width)
@@ -77,23 +77,21 @@ def line_mask(
     em:int, # Size of the font in pixels
     x:float=0, # Where the pen starts
     y:float=0, # The baseline
-    gap=0., # Pixels between characters, a knob
-    rng=None, # For `gap`
+    gaps=None, # Pixels after each character, a sequence
     stroke:float=0, # Pixels by which the strokes are made fatter
     stretch:float=1., # Width of the characters, 1 = as drawn
+    widest:float=1e9, # No character takes more room than this, in pixels
 ) -> Image.Image: # Mode `L`, 255 = ink
     "The `text` on one line; it is made narrower, never cut, when it would run out of the picture."
-    h,w = size
-    glyphs = [glyph(path, em, c, stroke) for c in text]
-    gaps = [rng.knob(gap) if rng else gap for _ in text]
-    need = sum(a*stretch+g for (_,_,a),g in zip(glyphs, gaps)) - gaps[-1] + 2*stroke
-    squeeze = min(1., (w - x - 1)/need)
-    im = Image.new('L', (w, h))
-    for (m,(l,t),a),g in zip(glyphs, gaps):
-        s = stretch*squeeze
+    glyphs,gaps = [glyph(path, em, c, stroke) for c in text], gaps or [0]*len(text)
+    wide = [min(stretch, widest/max(a, 1)) for _,_,a in glyphs]
+    need = sum(a*s+g for (_,_,a),s,g in zip(glyphs, wide, gaps)) - gaps[-1] + 2*stroke
+    squeeze = min(1., (size[1]-x-1)/need)
+    im = Image.new('L', size[::-1])
+    for (m,(l,t),a),s,g in zip(glyphs, wide, gaps):
+        s *= squeeze
         if s != 1: m = m.resize((max(1, round(m.width*s)), m.height), Image.BILINEAR)
-        at = round(x+l*s), round(y+t)
-        im.paste(255, at, m)
+        im.paste(255, (round(x+l*s), round(y+t)), m)
         x += a*s + g*squeeze
     return im
 
@@ -155,7 +153,7 @@ def kinked_lines(
         for i,(a,b) in enumerate(zip(q, q[1:])): d.line((a, b), 255, max(1, round(ss*widths[min(i, len(widths)-1)])))
     return im.reduce(ss)
 
-# %% ../nbs/04b_styles.ipynb #5f26a57a
+# %% ../nbs/04b_styles.ipynb #8bcb6012
 @style
 class LineBlur(Style):
     "Black text on a grey gradient, combed by water rings, under two kinked lines; after the look of `captcha_images_v2` (50×200)."
@@ -163,9 +161,10 @@ class LineBlur(Style):
     em: tuple = (37, 41) # Size of the font
     stem: tuple = (5., 6.5) # Width of the strokes: thinner fonts are made fatter
     digit: tuple = (20.5, 24.) # Room for one digit: wider fonts are made narrower
-    start: tuple = (28., 34.) # Where the text begins
+    start: tuple = (28., 33.) # Where the text begins
     base: tuple = (41., 43.5) # Its baseline
-    gap: tuple = (-2., .5) # Between characters
+    widest: tuple = (25., 30.) # Room for the widest characters, such as `m`
+    gap: tuple = (-2.2, .3) # Between characters
     ripple: tuple = (2., 3.2) # Rows sway sideways by
     bob: tuple = (1.2, 2.2) # Columns go up and down by
     rings: tuple = (1.2, 1.8) # Amplitude of the rings
@@ -195,7 +194,7 @@ def gradient(
     y,x = _grid(size)
     return lo + (hi-lo)*(x*w + y*h)/np.float32(w*w + h*h)
 
-# %% ../nbs/04b_styles.ipynb #95710071
+# %% ../nbs/04b_styles.ipynb #96daa285
 @patch
 def _ink(self:LineBlur, text, size, path, rng):
     "The text, stirred: `(h, w)` float32 from 0 to 255."
@@ -203,8 +202,10 @@ def _ink(self:LineBlur, text, size, path, rng):
     em = round(k(self.em)*s); stem,digit = font_shape(path)
     stroke = max(0, k(self.stem)*s - stem*em)/2
     stretch = min(1., k(self.digit)*s/(digit*em + 2*stroke))
-    m = line_mask(text, size, path, em, k(self.start)*s, k(self.base)*s, (self.gap[0]*s, self.gap[1]*s), rng, round(stroke*4)/4, stretch)
-    rings = rings_map(size, k(self.rings), k(self.ring), rng.uniform(9.5, 10.5), (w/2 + rng.uniform(-2, 2), h/2 + rng.uniform(-2, 2)), k(self.radius)*s)
+    gaps = [k(self.gap)*s for _ in text]
+    m = line_mask(text, size, path, em, k(self.start)*s, k(self.base)*s, gaps, round(stroke*4)/4, stretch, k(self.widest)*s)
+    center = w/2 + rng.uniform(-1, 1), h/2 + rng.uniform(-1, 1)
+    rings = rings_map(size, k(self.rings), k(self.ring), rng.uniform(9.8, 10.2), center, k(self.radius)*s)
     return warp(warp(np.asarray(m), rings), ripple_map(size, (k(self.ripple)*s, k(self.bob)*s), (15*s, 5*s)))
 
 @patch
