@@ -22,3 +22,6 @@ from .interpret import *
 from .synth import *
 from .synth_data import *
 from .recipes import *
+
+# %% ../nbs/90_all.ipynb #bac688fa
+del __all__
