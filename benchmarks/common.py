@@ -14,13 +14,16 @@ def _cpu():
 
 def _git(*args): return subprocess.run(['git', *args], cwd=here, capture_output=True, text=True).stdout.strip()
 
+# read when the script starts: the code that runs is the code of that moment
+commit,uncommitted = _git('rev-parse', 'HEAD'),bool(_git('status', '--porcelain', '--', '../captcha_fastai', Path(sys.argv[0]).name))
+
 def where(*packages):
     "Machine, versions, commit and date of a run."
     import torch
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return dict(machine=dict(cpu=_cpu(), cores=cores, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
                 versions=dict(python=platform.python_version(), **{p:version(p) for p in ('torch','fastai',*packages)}),
-                commit=_git('rev-parse', 'HEAD'), uncommitted=bool(_git('status', '--porcelain', '--', '../captcha_fastai', Path(sys.argv[0]).name)),
+                commit=commit, uncommitted=uncommitted,
                 date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
 def save_json(path, obj):

@@ -1,12 +1,15 @@
 """The three reference learners on captcha_images_v2: 936 images to train, 104 to test, three split seeds, the last epoch.
 
-Each run (architecture, seed) is written to `results/three_approaches.json` when it is done; a stopped script goes on where it was.
+Each run (architecture, seed) is kept in `cache/` when it is done, so a stopped script goes on where it was, and several can share the work
+(`--arch crnn --threads 1` beside `--arch nopool_xresnet --threads 1`). All runs together are `results/three_approaches.json`.
 Warm starts see synthetic images only; they are made once for each architecture, kept in `cache/`, and their time is counted in every row."""
 import argparse, time, warnings
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies, recipes
 from common import cache, load_json, results, save_json, where, wilson
+
+seeds = [0, 1, 2]
 
 def loaders(path, seed, bs): return CaptchaDataLoaders.from_folder(path, valid_pct=0.1, seed=seed, bs=bs)
 
@@ -53,7 +56,7 @@ def run(path, arch, seed):
     return dict(arch=arch, seed=seed, n=len(df), right=int(df.right.sum()), captcha_accuracy=float(df.right.mean()), char_accuracy=curve[-1][3],
                 best_epoch=max(o[2] for o in curve), before_real_images=zero_shot, recipe=dict(recipes[arch], body=bodies[r['body']]), size=list(dls.size), mode='RGB',
                 warm_minutes=round(warm, 2), minutes=round(minutes, 2), curve=dict(columns=['train_loss','valid_loss','captcha_accuracy','char_accuracy','cer'], epochs=curve),
-                predictions=df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records'), **where('captcha','pillow'))
+                predictions=df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records'), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def summary(rows):
     "Mean over the seeds and interval over all test images, for each architecture."
@@ -68,17 +71,21 @@ def summary(rows):
                         warm_minutes=rs[0]['warm_minutes'], minutes=round(sum(r['minutes'] for r in rs)/len(rs), 1)))
     return out
 
+def is_done(file, arch): return file.exists() and load_json(file)['recipe'] == dict(recipes[arch], body=bodies[recipes[arch]['body']])
+
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('--arch', nargs='*', default=list(recipes), help='architectures (default: all)')
-    p.add_argument('--seeds', nargs='*', type=int, default=[0,1,2], help='seeds of the split and of the training')
-    p.add_argument('--out', default=results/'three_approaches.json', help='where the results go')
+    p.add_argument('--seeds', nargs='*', type=int, default=seeds, help='seeds of the split and of the training')
+    p.add_argument('--threads', type=int, help='threads of torch (default: as many as cores)')
     args = p.parse_args()
-    path,rows = captcha_data('captcha_images_v2'),load_json(args.out, dict(rows=[]))['rows']
-    for seed in args.seeds:
-        for arch in args.arch:
-            if any(r['arch'] == arch and r['seed'] == seed and r['recipe'] == dict(recipes[arch], body=bodies[recipes[arch]['body']]) for r in rows): continue
-            rows = [r for r in rows if (r['arch'],r['seed']) != (arch,seed)] + [run(path, arch, seed)]
-            save_json(args.out, dict(summary=summary(rows), rows=rows))
-            print(f"{arch} seed {seed}: {rows[-1]['right']} of {rows[-1]['n']}", flush=True)
+    if args.threads: torch.set_num_threads(args.threads)
+    path,runs = captcha_data('captcha_images_v2'),{(arch,seed): cache/'three_approaches'/f'{arch}-{seed}.json' for seed in args.seeds for arch in args.arch}
+    for (arch,seed),file in runs.items():
+        if is_done(file, arch): continue
+        row = run(path, arch, seed)
+        save_json(file, row)
+        print(f"{arch} seed {seed}: {row['right']} of {row['n']}", flush=True)
+    rows = [load_json(f) for arch in recipes for seed in seeds if is_done(f := cache/'three_approaches'/f'{arch}-{seed}.json', arch)]
+    save_json(results/'three_approaches.json', dict(summary=summary(rows), rows=rows))
     for s in summary(rows): print(s)

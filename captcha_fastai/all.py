@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #765908bc
+# %% ../nbs/90_all.ipynb #3a5aa8d5
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -22,6 +22,7 @@ from .interpret import *
 from .synth import *
 from .synth_data import *
 from .recipes import *
+from .results import *
 
 # %% ../nbs/90_all.ipynb #bac688fa
 del __all__

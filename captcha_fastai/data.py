@@ -45,7 +45,7 @@ class CaptchaImage(fastuple):
         title = {} if len(self) == 1 else dict(title=str(self[1]) if isinstance(self[1], str) else self[1].tolist())
         return show_image(self[0], ctx=ctx, **merge(title, kwargs))
 
-# %% ../nbs/09_data.ipynb #d8482ef9
+# %% ../nbs/09_data.ipynb #e844728b
 class CaptchaTransform(Transform):
     "Index to `CaptchaImage` of a Pillow image and padded `TensorCaptcha`; a path, array or image gives the image alone."
     def __init__(self,
@@ -56,8 +56,8 @@ class CaptchaTransform(Transform):
         mode:str='RGB', # 'RGB' or 'L' (grey)
     ):
         self.files,self.labels,self.mode = L(files),L(labels),mode
-        self.vocab = ifnone(vocab, Vocab.from_labels(self.labels))
-        self.max_len = ifnone(max_len, max(map(len, self.labels)))
+        self.vocab = Vocab.from_labels(self.labels) if vocab is None else vocab
+        self.max_len = max(map(len, self.labels)) if max_len is None else max_len
         self.img_cls = PILImage if mode == 'RGB' else PILImageBW
 
     def encodes(self, o):

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['arch_meta', 'make_body', 'feature_shape', 'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet',
-           'ColumnModel', 'BiLSTM', 'crnn', 'split_body_head']
+__all__ = ['arch_meta', 'ResBlock', 'small_resnet', 'make_body', 'feature_shape', 'PositionModel', 'ConcatPool',
+           'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'BiLSTM', 'crnn', 'split_body_head']
 
-# %% ../nbs/08_models.ipynb #f933e675
+# %% ../nbs/08_models.ipynb #f68f0048
 def _find_body(name):
     "The function that builds the body called `name`"
-    if name.startswith(('xresn','xse_res')): 
+    if name == 'small_resnet': return small_resnet
+    if name.startswith(('xresn','xse_res')):
         m = importlib.import_module('fastai.vision.models.xresnet')
         if hasattr(m, name): return getattr(m, name)
     tv = importlib.import_module('torchvision.models')
@@ -35,6 +36,27 @@ def _instantiate(body, pretrained):
         if not pretrained: raise
         name = body if isinstance(body, str) else getattr(body, '__name__', body)
         raise RuntimeError(f"The pretrained weights of {name!r} can't be had here ({type(e).__name__}: {e}); use pretrained=False.") from e
+
+# %% ../nbs/08_models.ipynb #2fb95436
+class ResBlock(nn.Module):
+    "Two 3×3 convolutions and a shortcut (He et al. 2016): `(N, n_in, h, w)` to `(N, n_out, h/stride, w/stride)`."
+    def __init__(self, n_in, n_out, stride=1):
+        super().__init__()
+        conv = lambda i,o,k,s: nn.Sequential(nn.Conv2d(i, o, k, s, k//2, bias=False), nn.BatchNorm2d(o))
+        self.convs = nn.Sequential(conv(n_in, n_out, 3, stride), nn.ReLU(inplace=True), conv(n_out, n_out, 3, 1))
+        self.short = nn.Identity() if n_in == n_out and stride == 1 else conv(n_in, n_out, 1, stride)
+        nn.init.zeros_(self.convs[2][1].weight) # a new block starts as its shortcut
+    def forward(self, x): return torch.relu(self.convs(x) + self.short(x))
+
+def small_resnet(
+    pretrained:bool=False, # There are no weights to download
+    c_in:int=3, # Channels
+    widths:tuple=(32,64,128,256), # Channels of the blocks; each but the first halves the map
+) -> nn.Sequential: # `(N, c_in, h, w)` to `(N, widths[-1], h/16, w/16)`
+    "A small residual body for CPUs."
+    if pretrained: raise ValueError('small_resnet has no pretrained weights.')
+    stem = nn.Sequential(nn.Conv2d(c_in, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+    return nn.Sequential(stem, ResBlock(widths[0], widths[0]), *[ResBlock(i, o, 2) for i,o in zip(widths, widths[1:])])
 
 # %% ../nbs/08_models.ipynb #64337672
 _tails = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout)
