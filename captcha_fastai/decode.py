@@ -213,7 +213,7 @@ def _answer(hyps, rules, on_impossible):
     for i in none: hyps[i] = [Hypothesis((), -np.inf)]
     return hyps
 
-# %% ../nbs/02_decode.ipynb #08b2f595
+# %% ../nbs/02_decode.ipynb #53544a8c
 def beam_decode(
     log_probs, # `(N, T, C)`: log-probabilities, an array or tensor of any float dtype
     beam_size:int=10, # Number of beginnings that are kept at each step
@@ -248,7 +248,7 @@ def _beam(lp, blank, size, n_best, rules, kernels):
     find = kernels.beam_batch if kernels else _search
     out = []
     for i in range(0, N, step):
-        ids,lens,scores = find(lp[i:i+step], blank, size, n_best, rules)
+        ids,lens,scores = find(lp[i:i+step], blank, size, min(n_best, size), rules)
         out += _hypotheses(cols[ids], lens, _cap(scores))
     return out
 
