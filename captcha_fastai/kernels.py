@@ -224,78 +224,78 @@ def workspace(T, C, K, k):
     return Work(np.full((4,M), -1), np.full(M, -1), np.empty((2,k), np.int64), np.empty((2,k), np.int64), np.empty((2,3,k)), np.empty((3,k)),
                 np.zeros((k,C), np.int64), np.empty(k), np.empty(k, np.int64), np.empty((K,r)), np.empty((K,r), np.int64), np.empty(K, np.int64))
 
-# %% ../nbs/01a_kernels.ipynb #4ec620ca
+# %% ../nbs/01a_kernels.ipynb #622a397b
 @kernel(inline=True)
-def stay(w, now, W, y, on_b, on_c, blank, lin, look, stamp):
-    "Masses of all `W` beginnings of the beam if they stay, after a step of `y (C,)`; those that can are the first in the next beam. Its size."
+def stay(w, now, W, t, y, on_b, on_c, blank, lin, look, stamp):
+    "Masses of all `W` beginnings of the beam if they stay, after step `t` of `y (T, C)`; those that can are the first in the next beam. Its size."
     k,n,zero = len(w.code),0,0. if lin else -np.inf
-    node,level,m,s = w.node[now],w.level[now],w.mass[now],w.stay
-    for j in range(W): w.slot[node[j]] = j
+    s = w.stay
+    for j in range(W): w.slot[w.node[now,j]] = j
     for j in range(W):
-        v = node[j]
+        v = w.node[now,j]
         c = w.tree[CHAR,v]
-        s[0,j],s[1,j] = mul(m[2,j], y[blank], lin),zero
+        s[0,j],s[1,j] = mul(w.mass[now,2,j], y[t,blank], lin),zero
         if v > 0:
-            s[1,j],p = mul(m[1,j], y[c], lin),w.slot[w.tree[PARENT,v]]
+            s[1,j],p = mul(w.mass[now,1,j], y[t,c], lin),w.slot[w.tree[PARENT,v]]
             if p >= 0:
                 w.mark[p,c] = stamp
-                s[1,j] = add(s[1,j], mul(m[0 if w.tree[CHAR,node[p]] == c else 2,p], y[c], lin), lin)
+                s[1,j] = add(s[1,j], mul(w.mass[now,0 if w.tree[CHAR,w.node[now,p]] == c else 2,p], y[t,c], lin), lin)
         s[2,j] = add(s[0,j], s[1,j], lin)
         rank = s[2,j]
-        if look: rank = logadd(s[0,j] + on_b[level[j]], s[1,j] + on_c[level[j],max(c,0)])
+        if look: rank = logadd(s[0,j] + on_b[t+1,w.level[now,j]], s[1,j] + on_c[t+1,w.level[now,j],max(c,0)])
         if rank > zero: n = push(w.score, w.code, n, k, rank, j)
-    for j in range(W): w.slot[node[j]] = -1
+    for j in range(W): w.slot[w.node[now,j]] = -1
     return n
 
-# %% ../nbs/01a_kernels.ipynb #a5ed5337
+# %% ../nbs/01a_kernels.ipynb #45755257
 @kernel(inline=True)
-def best_classes(w, level, n, top, y, on_c, chars, lin, look):
+def best_classes(w, level, n, top, t, y, on_c, chars, lin, look):
     "The scores and ids of the best classes after `level` characters, best first, if the next beam has `n` and the largest mass is `top`; their number."
     k,r,gain,order = len(w.code),w.gain.shape[1],w.gain[level],w.order[level]
     zero = 0. if lin else -np.inf
     found,up,worst = 0,min(level+1, len(chars)-1),w.score[k-1] if n == k else zero
-    for c in range(len(y)):
+    for c in range(y.shape[1]):
         if chars[level,c]:
-            x = y[c]+on_c[up,c] if look else y[c]
+            x = y[t,c]+on_c[t+1,up,c] if look else y[t,c]
             if mul(top, x, lin) > worst: found = push(gain, order, found, r, x, c)
     return found
 
 @kernel(inline=True)
-def extend(w, now, W, n, y, on_c, chars, lin, look, stamp):
-    "Offer to the next beam of `n` what the `W` beginnings can be extended to in a step of `y (C,)`; its new size."
-    k,m = len(w.code),w.mass[now]
-    zero,top = 0. if lin else -np.inf,m[2,0]
-    for i in range(1, W): top = max(top, m[2,i])
+def extend(w, now, W, n, t, y, on_c, chars, lin, look, stamp):
+    "Offer to the next beam of `n` what the `W` beginnings can be extended to in step `t` of `y (T, C)`; its new size."
+    k = len(w.code)
+    zero,top = 0. if lin else -np.inf,w.mass[now,2,0]
+    for i in range(1, W): top = max(top, w.mass[now,2,i])
     w.count[:] = -1
     for i in range(W):
         level,last = w.level[now,i],w.tree[CHAR,w.node[now,i]]
-        if w.count[level] < 0: w.count[level] = best_classes(w, level, n, top, y, on_c, chars, lin, look)
+        if w.count[level] < 0: w.count[level] = best_classes(w, level, n, top, t, y, on_c, chars, lin, look)
         for r in range(w.count[level]):
             c = w.order[level,r]
             if w.mark[i,c] == stamp: continue
-            x = mul(m[0 if c == last else 2,i], w.gain[level,r], lin)
+            x = mul(w.mass[now,0 if c == last else 2,i], w.gain[level,r], lin)
             if x > zero and (n < k or x > w.score[k-1]): n = push(w.score, w.code, n, k, x, (i+1 << 32) + c)
             elif c != last: break
     return n
 
-# %% ../nbs/01a_kernels.ipynb #54a9a604
+# %% ../nbs/01a_kernels.ipynb #759a3d00
 @kernel(inline=True)
-def advance(w, now, n, y, size, top, lin):
+def advance(w, now, n, t, y, size, top, lin):
     "Fill the other turn with the `n` items of the next beam, `top` being the highest level; the new size of the tree."
-    then,m = 1-now,w.mass[now]
+    then = 1-now
     for r in range(n):
         i,c = (w.code[r] >> 32)-1,w.code[r] & 0xffffffff
         if i < 0:
             w.node[then,r],w.level[then,r] = w.node[now,c],w.level[now,c]
             for o in range(3): w.mass[then,o,r] = w.stay[o,c]
         else:
-            x = mul(m[0 if c == w.tree[CHAR,w.node[now,i]] else 2,i], y[c], lin)
+            x = mul(w.mass[now,0 if c == w.tree[CHAR,w.node[now,i]] else 2,i], y[t,c], lin)
             w.node[then,r],size = child(w.tree, size, w.node[now,i], c)
             w.level[then,r] = min(w.level[now,i]+1, top)
             w.mass[then,0,r],w.mass[then,1,r],w.mass[then,2,r] = 0. if lin else -np.inf,x,x
     return size
 
-# %% ../nbs/01a_kernels.ipynb #81d3b8f5
+# %% ../nbs/01a_kernels.ipynb #279072b0
 @kernel
 def search(w, y, blank, chars, final, lin, look, on_b, on_c, stamp):
     "Beam search over one sequence `y (T, C)`, logarithms unless `lin`; the beam is then in turn `T%2`. Its width, or -1 if probabilities became too small."
@@ -307,11 +307,10 @@ def search(w, y, blank, chars, final, lin, look, on_b, on_c, stamp):
     w.mass[0,1,0] = 0. if lin else -np.inf
     W,size = 1,1
     for t in range(T):
-        ahead = t+1 if look else 0
-        n = stay(w, t%2, W, y[t], on_b[ahead], on_c[ahead], blank, lin, look, stamp+t)
-        W = extend(w, t%2, W, n, y[t], on_c[ahead], chars, lin, look, stamp+t)
+        n = stay(w, t%2, W, t, y, on_b, on_c, blank, lin, look, stamp+t)
+        W = extend(w, t%2, W, n, t, y, on_c, chars, lin, look, stamp+t)
         if lin and W and w.score[W-1] < 1e-150: return -1
-        size = advance(w, t%2, W, y[t], size, top, lin)
+        size = advance(w, t%2, W, t, y, size, top, lin)
     return W
 
 # %% ../nbs/01a_kernels.ipynb #56ff7a6b
