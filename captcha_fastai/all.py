@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #3a5aa8d5
+# %% ../nbs/90_all.ipynb #58b6e12c
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -14,11 +14,14 @@ from .positions import *
 from .preprocess import *
 from .heads import *
 from .models import *
+from .check import *
+from .augment import *
 from .data import *
 from .losses import *
 from .metrics import *
 from .learner import *
 from .interpret import *
+from .calibrate import *
 from .synth import *
 from .synth_data import *
 from .recipes import *

@@ -14,7 +14,7 @@ from .positions import *
 # %% auto #0
 __all__ = ['head_types', 'Head', 'PositionHead', 'CTCHead']
 
-# %% ../nbs/07_heads.ipynb #d0dbe477
+# %% ../nbs/07_heads.ipynb #d33f53c4
 _constraints = ('length','min_length','max_length','allowed')
 _options = dict(method=None, beam_size=10, on_impossible='raise', **dict.fromkeys(_constraints))
 
@@ -24,13 +24,14 @@ class Head:
     def __init__(self,
         vocab=None, # The `Vocab`; only `allowed` needs it
         decoder:dict=None, # Options of `decode`: method, beam_size, length, min_length, max_length, allowed, on_impossible
+        temperature:float=1., # Logits are divided by it; see `Calibrator`
     ):
-        self.vocab = vocab
+        self.vocab,self.temperature = vocab,temperature
         self.decoder = _check_options(decoder or {})
 
-    def log_probs(self, logits): # Array `(N, T, n_class)` -> float64 of the same shape
-        "Log-softmax over the classes."
-        return log_softmax(np.asarray(logits, dtype=np.float64), axis=-1)
+    def log_probs(self, logits, temperature=None): # Array `(N, T, n_class)` -> float64 of the same shape
+        "Log-softmax over the classes, at the head's temperature unless another is given."
+        return log_softmax(np.asarray(logits, dtype=np.float64)/(temperature or self.temperature), axis=-1)
 
     def decode(self,
         log_probs, # `(N, T, n_class)`, array or tensor

@@ -35,7 +35,7 @@ def _normalize(dls, pretrained, c_in):
     stats = imagenet_stats if pretrained and c_in == 3 else ([0.5]*c_in, [0.25]*c_in)
     dls.add_tfms([Normalize.from_stats(*stats, cuda=dls.device is not None and dls.device.type == 'cuda')], 'after_batch')
 
-# %% ../nbs/12_learner.ipynb #0ea2f077
+# %% ../nbs/12_learner.ipynb #792c4890
 class CaptchaLearner(Learner):
     "A `Learner` whose `predict` answers a text, its ids and its probability."
     @property
@@ -46,10 +46,10 @@ class CaptchaLearner(Learner):
     def log_probs(self, 
         items, # Paths, arrays, bytes or Pillow images
         bs:int=64, # Batch size
-    ) -> Tensor: # float64 `(N, T, n_class)`
-        "Log-probabilities of the classes for `items`, in their order."
+    ) -> np.ndarray: # float64 `(N, T, n_class)`
+        "Log-probabilities of the classes for `items`, in their order, at the learner's temperature."
         with self.no_bar(): logits = self.get_preds(dl=self.dls.test_dl(items, bs=bs, num_workers=0), act=noop)[0]
-        return logits.as_subclass(Tensor).double().log_softmax(-1)
+        return self.head.log_probs(to_np(logits))
 
     def to_bf16(self):
         "Train in bfloat16, on a GPU or a CPU."

@@ -11,7 +11,7 @@ from .heads import *
 # %% auto #0
 __all__ = ['loss_types', 'CaptchaLoss', 'PositionCrossEntropyLoss', 'steps_needed', 'CaptchaCTCLoss']
 
-# %% ../nbs/10_losses.ipynb #86fdedf7
+# %% ../nbs/10_losses.ipynb #55614293
 class CaptchaLoss:
     "Base of the losses: what a head can do, for fastai. Logits are float `(N, T, n_class)`, targets int64 `(N, L)` padded with 0."
     head_cls = None
@@ -29,8 +29,8 @@ class CaptchaLoss:
         return losses if reduction == 'none' else getattr(losses, reduction)()
 
     def activation(self, x): # Logits -> probabilities, both `(N, T, n_class)`
-        "Softmax over the classes."
-        return x.float().softmax(-1)
+        "Softmax over the classes, at the head's temperature."
+        return (x.float()/self.head.temperature).softmax(-1)
 
     def decodes(self, x): # Probabilities `(N, T, n_class)` -> `TensorCaptcha` `(N, T)` padded with 0
         "The ids of the best text of each."
@@ -38,9 +38,7 @@ class CaptchaLoss:
 
     def log_prob(self, logits, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
         "Exact log p(ids | image)."
-        return tensor(self.head.log_prob(_log_softmax(logits), ids))
-
-def _log_softmax(x): return x.as_subclass(Tensor).double().log_softmax(-1)
+        return tensor(self.head.log_prob(self.head.log_probs(to_np(logits.float())), ids))
 
 # %% ../nbs/10_losses.ipynb #6efeb26d
 class PositionCrossEntropyLoss(CaptchaLoss):
