@@ -11,7 +11,7 @@ from fastcore.basics import patch
 # %% auto #0
 __all__ = ['bodies', 'recipes']
 
-# %% ../nbs/15_recipes.ipynb #3db7fdbc
+# %% ../nbs/15_recipes.ipynb #5d540a77
 _warm = dict(style='line_blur', bs=32)
 
 bodies = { # name: a position head on the body, pretrained once and shared
@@ -20,8 +20,8 @@ bodies = { # name: a position head on the body, pretrained once and shared
 }
 
 recipes = { # architecture: the body that it starts from, its own warm start, and the training on real images
-    'multihead_xresnet': dict(body='xresnet34',  pretrain=dict(_warm, n=8_000, lr=2e-3), fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16),
-    'nopool_xresnet':    dict(body='xresnet34',  pretrain=None,                          fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16),
+    'multihead_xresnet': dict(body='xresnet34',  pretrain=dict(_warm, n=8_000, lr=2e-3), fit=dict(n_epoch=10, lr_max=6e-4, wd=0.05), bs=16),
+    'nopool_xresnet':    dict(body='xresnet34',  pretrain=None,                          fit=dict(n_epoch=10, lr_max=6e-4, wd=0.05), bs=16),
     'crnn':              dict(body='resnet34/7', pretrain=dict(_warm, n=8_000, lr=2e-3), fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16,
                               decoder=dict(method='beam', beam_size=10)),
 }
