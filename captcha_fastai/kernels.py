@@ -355,28 +355,27 @@ def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, len
         for j in range(W): n = push(s, code, n, n_best, exact(p[nodes[j]], shift[i], room[i], lp[i], text, spell(w.tree, nodes[j], text), blank), j)
         for j in range(n): scores[i,j],lens[i,j] = s[j],spell(w.tree, nodes[code[j]], ids[i,j])
 
-# %% ../nbs/01a_kernels.ipynb #1afc7c78
+# %% ../nbs/01a_kernels.ipynb #973e2606
 def n_threads():
     "Number of threads: `$OMP_NUM_THREADS` if that is set, or else the processors that this process may use."
     n = os.environ.get('OMP_NUM_THREADS', '')
     return int(n) if n.isdigit() and int(n) else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-def share_out(f, n, least=16, most=256):
-    "Call `f(part)` for slices that make up `n` items, of at most `most` items, and in threads if each gets `least` or more."
-    w = max(min(n_threads(), n//least), 1)
-    parts = max(-(-n//most), 1 if w == 1 else min(4*w, n//least))
+def share_out(f, n, size):
+    "Call `f(part)` for slices that make up `n` items of `size` numbers each: parts fit into the processor's cache, and threads pay off for a few of them."
+    w = max(min(n_threads(), n*size >> 16), 1)
+    parts = max(min(n*size >> 14, n), 1)
     slices = [slice(i*n//parts, (i+1)*n//parts) for i in range(parts)]
     if w == 1: return [f(o) for o in slices]
     with ThreadPoolExecutor(w) as ex: return list(ex.map(f, slices))
 
-_most = lambda lp: max(2**16//max(lp[0].size, 1), 1) if len(lp) else 1 # as many sequences as the processor's cache can hold
 _own = lambda x: np.require(x, requirements='CW') # kernels are compiled for arrays of one kind
 
-# %% ../nbs/01a_kernels.ipynb #b8da619a
+# %% ../nbs/01a_kernels.ipynb #e5ea707e
 def score_batch(lp, ids, lens, blank):
     "Log-probabilities `(N,)` of a text for each sequence: the kernel of `ctc_log_prob`."
     out,lp,ids,lens = np.empty(len(lp)),_own(lp),_own(ids),_own(lens)
-    share_out(lambda o: score_range(lp[o], *scaled(lp[o]), ids[o], lens[o], blank, out[o]), len(lp), most=_most(lp))
+    share_out(lambda o: score_range(lp[o], *scaled(lp[o]), ids[o], lens[o], blank, out[o]), len(lp), lp[:1].size)
     return out
 
 def beam_batch(lp, blank, size, n_best, rules):
@@ -388,5 +387,5 @@ def beam_batch(lp, blank, size, n_best, rules):
         y,shift,room = scaled(lp[o])
         plain = (room < 300) & ~((y < 1e-75) & (lp[o] > -np.inf)).any((1,2)) & (y[...,blank] > 0).all(1) & (not rules.bound)
         beam_range(lp[o], y, shift, room, plain, blank, size, chars, final, rules.bound, ids[o], lens[o], scores[o])
-    share_out(part, N, most=_most(lp))
+    share_out(part, N, T*C)
     return ids,lens,scores

@@ -150,5 +150,5 @@ def test_engine_by_environment(monkeypatch):
 @pytest.mark.parametrize('threads', ['1', '3'])
 def test_threads_change_nothing(monkeypatch, threads):
     monkeypatch.setenv('OMP_NUM_THREADS', threads)
-    x = as_log_probs(np.log(np.random.default_rng(0).dirichlet(np.ones(30), (300, 20))))
+    x = as_log_probs(np.log(np.random.default_rng(0).dirichlet(np.ones(30), (500, 20))))
     assert beam_decode(x, engine='numba') == [beam_decode(y[None], engine='numba')[0] for y in x]
