@@ -25,13 +25,13 @@ root = Path(__file__).resolve().parent.parent
 
 
 def inputs(kind, n, T, C, seed=SEED):
-    "Log-probabilities (n, T, C), float32: the log-softmax of normal numbers, or of what a trained head gives: a clear path, with a rival at one step in five."
+    "Log-probabilities (n, T, C), float32: the log-softmax of normal numbers, or of what a trained head gives: a clear path, and on average one step that has a close rival."
     rng = np.random.default_rng([seed, T, C, KINDS.index(kind)])
     x = rng.normal(0, 1, (n, T, C))
     if kind == 'peaked':
         path = np.where(rng.random((n, T)) < .55, 0, rng.integers(1, C, (n, T)))
         rival = np.where(rng.random((n, T)) < .5, 0, rng.integers(1, C, (n, T)))
-        for best, gain in [(path, 9.), (rival, np.where(rng.random((n, T)) < .2, 8., 0.))]:
+        for best, gain in [(path, 11.), (rival, np.where(rng.random((n, T)) < 1/T, 10., 0.))]:
             np.put_along_axis(x, best[..., None], np.take_along_axis(x, best[..., None], 2) + np.broadcast_to(gain, (n, T))[..., None], 2)
     return (x - np.logaddexp.reduce(x, -1, keepdims=True)).astype(np.float32)
 

@@ -14,7 +14,7 @@ import numpy as np
 # %% auto #0
 __all__ = ['PARENT', 'CHAR', 'CHILD', 'SIBLING', 'kernel', 'load', 'logadd', 'add', 'mul', 'scaled', 'first_column', 'column',
            'text_prob', 'text_log_prob', 'exact', 'score_range', 'push', 'others', 'lookahead', 'child', 'spell',
-           'Work', 'workspace', 'stay', 'best_classes', 'extend', 'advance', 'search', 'probs', 'beam_range',
+           'Work', 'workspace', 'stay', 'best_classes', 'extend', 'advance', 'search', 'probs', 'sure', 'beam_range',
            'n_threads', 'share_out', 'score_batch', 'beam_batch']
 
 # %% ../nbs/01a_kernels.ipynb #29774b49
@@ -337,7 +337,25 @@ def probs(y, blank, tree, nodes, need, m, path, out):
             out[v] = m[d,0,T] + m[d,1,T]
             v = tree[CHILD,v]
 
-# %% ../nbs/01a_kernels.ipynb #400e69df
+# %% ../nbs/01a_kernels.ipynb #21aee8ad
+@kernel
+def sure(y, room, chars, final, blank, ids):
+    "The greedy text of `y (T, C)`, written into `ids`: its length, or -1 if it breaks the rules or has not more than half of all probability; and its scaled probability."
+    (T,C),n,last,top = y.shape,0,blank,len(final)-1
+    for t in range(T):
+        best = 0
+        for c in range(1, C):
+            if y[t,c] > y[t,best]: best = c
+        if best != blank and best != last:
+            if not chars[min(n, top),best]: return -1,0.
+            ids[n] = best
+            n += 1
+        last = best
+    if not final[min(n, top)]: return -1,0.
+    p = text_prob(y, ids, n, blank)
+    return (n if p > (.5+1e-9)*exp(room) else -1),p
+
+# %% ../nbs/01a_kernels.ipynb #4a08f8a1
 @kernel
 def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, lens, scores):
     "Beam search over a batch; fills the `n` best texts `ids (N, n, T)`, their `lens` (-1: there is none) and `scores`. `plain (N,)`: may probabilities do?"
@@ -347,6 +365,12 @@ def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, len
     need,m,path,p = np.zeros(1+T*k, np.bool_),np.empty((T+1,2,T+1)),np.empty(T+1, np.int64),np.empty(1+T*k)
     text,s,code = np.empty(T, np.int64),np.empty(n_best),np.empty(n_best, np.int64)
     for i in range(N):
+        if n_best == 1 and room[i] < 4:
+            n,best = sure(y[i], room[i], chars, final, blank, text)
+            if n >= 0:
+                scores[i,0],lens[i,0] = log(best) + shift[i],n
+                for l in range(n): ids[i,0,l] = text[l]
+                continue
         if look: lookahead(lp[i], blank, chars, final, on_b, on_c)
         W = search(w, y[i], blank, chars, final, True, False, on_b, on_c, 2*i*T+1) if plain[i] else -1
         if W < 0: W = search(w, lp[i], blank, chars, final, False, look, on_b, on_c, (2*i+1)*T+1)
