@@ -36,7 +36,7 @@ class Vocab:
     def __hash__(self): return hash(tuple(self.itos))
     def __repr__(self): return f"Vocab({''.join(self.chars)!r}{f', blank={self.blank}' if self.blank else ''})"
 
-# %% ../nbs/00_vocab.ipynb #7a39eb2a
+# %% ../nbs/00_vocab.ipynb #5b02a44a
 @patch
 def encode(self:Vocab,
     text:str, # The label
@@ -47,10 +47,11 @@ def encode(self:Vocab,
     try: return torch.tensor([self.stoi[c] for c in text], dtype=torch.long)
     except KeyError as e: raise ValueError(self._unknown(e.args[0], text, file)) from None
 
+def _of(file): return '' if file is None else f' of {str(file)!r}'
+
 @patch
 def _unknown(self:Vocab, c, text, file):
-    where = f' of {str(file)!r}' if file is not None else ''
-    return (f"The character {c!r} (U+{ord(c):04X}) in the label {text!r}{where} is not in the vocab {''.join(self.chars)!r}; "
+    return (f"The character {c!r} (U+{ord(c):04X}) in the label {text!r}{_of(file)} is not in the vocab {''.join(self.chars)!r}; "
             "correct the label, or name the whole alphabet with `vocab=`.")
 
 # %% ../nbs/00_vocab.ipynb #92d5fcfa

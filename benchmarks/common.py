@@ -1,0 +1,41 @@
+"""What every benchmark needs: where it ran, and results that are written whole or not at all."""
+import json, os, platform, subprocess, sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from scipy.stats import binomtest
+
+here = Path(__file__).parent
+results,cache = here/'results',here/'cache'
+
+def _cpu():
+    try: return next(l.split(':')[1].strip() for l in open('/proc/cpuinfo') if l.startswith('model name'))
+    except (OSError,StopIteration): return platform.processor()
+
+def _git(*args): return subprocess.run(['git', *args], cwd=here, capture_output=True, text=True).stdout.strip()
+
+# read when the script starts: the code that runs is the code of that moment
+commit,uncommitted = _git('rev-parse', 'HEAD'),bool(_git('status', '--porcelain', '--', '../captcha_fastai', Path(sys.argv[0]).name))
+
+def where(*packages):
+    "Machine, versions, commit and date of a run."
+    import torch
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    return dict(machine=dict(cpu=_cpu(), cores=cores, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
+                versions=dict(python=platform.python_version(), **{p:version(p) for p in ('torch','fastai',*packages)}),
+                commit=commit, uncommitted=uncommitted,
+                date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
+
+def save_json(path, obj):
+    "Write `obj` to a temporary name and rename it."
+    path = Path(path); path.parent.mkdir(exist_ok=True, parents=True)
+    tmp = path.with_suffix('.tmp')
+    tmp.write_text(json.dumps(obj, indent=1, ensure_ascii=False)+'\n')
+    os.replace(tmp, path)
+
+def load_json(path, default=None): return json.loads(Path(path).read_text()) if Path(path).exists() else default
+
+def wilson(k, n):
+    "95 % Wilson interval of k of n, in per cent."
+    ci = binomtest(k, n).proportion_ci(method='wilson')
+    return round(100*ci.low, 2), round(100*ci.high, 2)

@@ -1,0 +1,65 @@
+"""The project hangs together: export and notebooks agree, notebooks are clean, versions and links agree, imports stay cheap."""
+import json, re, subprocess, sys
+from configparser import ConfigParser
+from pathlib import Path
+import pytest
+
+root = Path(__file__).parent.parent
+notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
+lower = 'vocab ctc kernels decode positions fonts styles synth preprocess heads models recipes cli'.split() # layers that must not need fastai
+
+def python(code):
+    "What a fresh interpreter prints"
+    return subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
+def test_export_is_in_sync(tmp_path):
+    "Exporting again, to another folder, gives the package that is committed."
+    from nbdev.export import nb_export
+    from fastcore.xtras import globtastic
+    for nb in notebooks: nb_export(nb, lib_path=tmp_path)
+    made = {p.name:p.read_text() for p in tmp_path.glob('*.py')}
+    assert made, 'nothing was exported'
+    here = {p.name:p.read_text() for p in (root/'captcha_fastai').glob('*.py') if p.name not in ('__init__.py','_modidx.py')}
+    assert sorted(made) == sorted(here)
+    strip = lambda s: re.sub(r'# %% .*', '# %%', re.sub(r'File to edit: .*', '', s))
+    for name in here: assert strip(made[name]) == strip(here[name]), f'{name} differs from its notebook: run nbdev-export'
+
+@pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
+def test_notebook_is_clean(nb, tmp_path):
+    from nbdev.clean import nbdev_clean
+    copy = tmp_path/nb.name
+    copy.write_text(nb.read_text())
+    nbdev_clean(fname=str(copy))
+    assert copy.read_text() == nb.read_text(), f'{nb.name} is not clean: run nbdev-clean'
+
+def test_versions_agree():
+    cfg = ConfigParser(delimiters=['=']); cfg.read(root/'settings.ini')
+    assert python('import captcha_fastai; print(captcha_fastai.__version__)') == cfg['DEFAULT']['version']
+    assert f"## {cfg['DEFAULT']['version']}" in (root/'CHANGELOG.md').read_text()
+
+def test_readme_is_index():
+    sys.path.insert(0, str(root/'tools'))
+    from make_readme import readme
+    assert (root/'README.md').read_text() == readme(), 'README.md differs from nbs/index.ipynb: run python tools/make_readme.py'
+
+def test_quarto_settings_are_one_file(): assert (root/'nbs'/'_quarto.yml').resolve() == root/'_quarto.yml'
+
+def test_bare_import_is_cheap():
+    assert python('import sys, captcha_fastai; print([m for m in ("fastai","torch","numpy","PIL") if m in sys.modules])') == '[]'
+
+@pytest.mark.parametrize('module', lower)
+def test_lower_layers_do_not_need_fastai(module):
+    assert python(f'import sys, captcha_fastai.{module}; print("fastai" in sys.modules)') == 'False'
+
+@pytest.mark.parametrize('module', 'ctc decode positions heads preprocess'.split())
+def test_decoding_does_not_need_torch(module):
+    assert python(f'import sys, captcha_fastai.{module}; print("torch" in sys.modules)') == 'False'
+
+def test_all_brings_in_everything():
+    names = python('from captcha_fastai.all import *; print(" ".join(n for n in dir() if not n.startswith("_")))').split()
+    for n in 'Vocab captcha_learner CaptchaDataLoaders crnn beam_decode Learner ImageDataLoaders SynthCaptcha'.split(): assert n in names, n
+
+def test_data_path_stays_outside():
+    "Only .ci/run knows where the workshop keeps its data."
+    for p in (root/'captcha_fastai').glob('*.py'): assert 'shared/data' not in p.read_text(), p
+    for p in notebooks: assert 'shared/data' not in p.read_text(), p
