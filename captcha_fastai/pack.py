@@ -148,7 +148,24 @@ def __getitem__(self:Packed, i):
     a,t = self._at(i)
     return Image.fromarray(np.ascontiguousarray(a.transpose(1, 2, 0)) if self.channels == 3 else a[0]), t.as_py()
 
-# %% ../nbs/05b_pack.ipynb #991c176e
+# %% ../nbs/05b_pack.ipynb #7940abb3
+@patch
+def texts(self:Packed) -> list:
+    "All labels, in order."
+    return [t for s in range(len(self.ends)) for t in self._shard(s)[1].to_pylist()]
+
+@patch(as_prop=True)
+def chars(self:Packed) -> list:
+    "The characters that occur in the labels, sorted."
+    return sorted(set().union(*self.texts()))
+
+@patch(as_prop=True)
+def length(self:Packed) -> tuple:
+    "The length of the shortest and of the longest label."
+    n = [len(t) for t in self.texts()]
+    return min(n), max(n)
+
+# %% ../nbs/05b_pack.ipynb #11a293b3
 @patch
 def batch(self:Packed,
     ids, # Numbers of items, in any order
@@ -165,8 +182,8 @@ def floats(self:Packed,
     "Some items at once, ready for a network."
     out,texts = np.empty((len(ids), self.channels, *self.size), np.float32), []
     for k,i in enumerate(ids):
-        a,t = self._at(i)
-        np.multiply(a, np.float32(1/255), out=out[k]); texts.append(t.as_py())
+        out[k],t = self._at(i); texts.append(t.as_py())
+        out[k] *= np.float32(1/255) # here, while the image is still in the processor's cache
     return out, texts
 
 # %% ../nbs/05b_pack.ipynb #ca1739d6
