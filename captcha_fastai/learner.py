@@ -15,13 +15,13 @@ from .vocab import *
 # %% auto #0
 __all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'captcha_learner']
 
-# %% ../nbs/12_learner.ipynb #945de108
+# %% ../nbs/12_learner.ipynb #8c414d3f
 def _check_fit(dls, model, c_in):
     "A CTC model must have a time step for everything that its labels need"
     with torch.no_grad(): t = model.eval()(torch.zeros(1, c_in, *_size(dls))).shape[1]
     model.train()
     tfm = getattr(dls, 'tfm', None)
-    if tfm is None: return
+    if tfm is None or not len(tfm.labels): return
     need = [int(steps_needed(encode_label(l, tfm.vocab, tfm.max_len)[None])) for l in tfm.labels]
     i = int(np.argmax(need))
     if need[i] > t: raise ValueError(f'The label {tfm.labels[i]!r} of {str(tfm.files[i])!r} needs {need[i]} time steps, but images {_size(dls)[1]} pixels wide give '
