@@ -40,7 +40,7 @@ def warm_learner(dls, arch):
     base,minutes = warmed(f'body-{r["body"]}', lambda: learner(dls, b['arch'], **b['arch_args']), b['pretrain'])
     if r['pretrain'] is None: return base,minutes
     set_seed(0, reproducible=True)
-    learn,more = warmed(arch, lambda: learner(dls, arch, r.get('decoder'), body=base.model.body), r['pretrain'])
+    learn,more = warmed(arch, lambda: learner(dls, arch, r.get('decoder'), body=base.model.body, cut=None), r['pretrain'])
     return learn,minutes+more
 
 def run(path, arch, seed):

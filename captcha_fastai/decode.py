@@ -193,6 +193,30 @@ def _search(lp, blank, size, n_best, rules):
     best = np.argsort(-scores, axis=1, kind='stable')[:,:n_best]
     return np.take_along_axis(ids, best[...,None], 1), np.where(_take(scores, best) > -np.inf, _take(lens, best), -1), _take(scores, best)
 
+# %% ../nbs/02_decode.ipynb #fb2fd6ea
+def _keeps(ids, lens, rules):
+    "Which texts `ids (N, L)` with `lens (N,)` keep the rules."
+    K,at = len(rules.final)-1,np.arange(ids.shape[1])
+    ok = rules.chars[np.minimum(at, K),ids] | (at >= lens[:,None])
+    return ok.all(1) & rules.final[np.minimum(lens, K)]
+
+def _sure(lp, blank, rules):
+    "Greedy texts `(N, T)`, their lengths and log-probabilities, and which keep the rules and have more than half of all probability."
+    ids,lens = _collapse(lp.argmax(2), blank)
+    scores = _text_log_prob(lp, ids[:,None], lens[:,None], blank)[:,0]
+    return ids, lens, scores, _keeps(ids, lens, rules) & (scores > np.log(.5+1e-9) + _log_sum(lp).sum(1))
+
+def _find(lp, blank, size, n_best, rules):
+    "`_search` for those that need it."
+    if n_best > 1: return _search(lp, blank, size, n_best, rules)
+    ids,lens,scores,sure = _sure(lp, blank, rules)
+    ids,lens,scores = ids[:,None],lens[:,None],scores[:,None]
+    if not sure.all():
+        ids[~sure] = blank
+        found,lens[~sure],scores[~sure] = _search(lp[~sure], blank, size, 1, rules)
+        ids[~sure,:,:found.shape[2]] = found
+    return ids,lens,scores
+
 # %% ../nbs/02_decode.ipynb #c8ed5192
 def _narrow(lp, blank, rules):
     "`lp` and `rules` with only the classes that may occur, the new id of the blank, and the old ids of all."
@@ -213,7 +237,7 @@ def _answer(hyps, rules, on_impossible):
     for i in none: hyps[i] = [Hypothesis((), -np.inf)]
     return hyps
 
-# %% ../nbs/02_decode.ipynb #53544a8c
+# %% ../nbs/02_decode.ipynb #1a044da0
 def beam_decode(
     log_probs, # `(N, T, C)`: log-probabilities, an array or tensor of any float dtype
     beam_size:int=10, # Number of beginnings that are kept at each step
@@ -227,7 +251,7 @@ def beam_decode(
     on_impossible:str='raise', # If no text can be: 'raise' a ValueError, or answer 'empty', `Hypothesis((), -inf)`
     engine:str='auto', # See `pick_engine`
 ) -> list: # N lists of at most `n_best` `Hypothesis`, best first
-    "Prefix beam search (Graves & Jaitly 2014; Hannun et al. 2014) under constraints, with exact log-probabilities; exact if the beam covers the space."
+    "Prefix beam search (Graves & Jaitly 2014; Hannun et al. 2014) under constraints, with exact log-probabilities; exact if the beam covers the space, or if the answer has more than half of all probability."
     lp = as_log_probs(log_probs, blank)
     size,n_best = _sizes(beam_size, n_best)
     rules = make_rules(lp.shape[2], lp.shape[1], blank, length, min_length, max_length, allowed, vocab)
@@ -245,7 +269,7 @@ def _beam(lp, blank, size, n_best, rules, kernels):
     N,T,C = lp.shape
     size = min(size, sum((C-1)**n for n in range(T+1))) # there are no more beginnings than that
     step = max(1, 2**23//((T+1)*C*len(rules.final))) if not kernels and rules.bound else max(N, 1)
-    find = kernels.beam_batch if kernels else _search
+    find = kernels.beam_batch if kernels else _find
     out = []
     for i in range(0, N, step):
         ids,lens,scores = find(lp[i:i+step], blank, size, min(n_best, size), rules)

@@ -11,17 +11,16 @@ from fastcore.basics import patch
 # %% auto #0
 __all__ = ['bodies', 'recipes']
 
-# %% ../nbs/15_recipes.ipynb #3db7fdbc
-_warm = dict(style='line_blur', bs=32)
+# %% ../nbs/15_recipes.ipynb #c4032f45
+_body = dict(body='small_resnet')
 
-bodies = { # name: a position head on the body, pretrained once and shared
-    'xresnet34':  dict(arch='nopool_xresnet', arch_args=dict(body='xresnet34'), pretrain=dict(_warm, n=24_000, lr=3e-3)),
-    'resnet34/7': dict(arch='nopool_xresnet', arch_args=dict(body='resnet34', cut=7, hidden=256), pretrain=dict(_warm, n=20_000, lr=3e-3)),
+bodies = { # name: a no-pool head on the body, pretrained once and shared
+    'small_resnet': dict(arch='nopool_xresnet', arch_args=dict(_body, hidden=512), pretrain=dict(style='line_blur', n=60_000, lr=5e-3, bs=64)),
 }
 
 recipes = { # architecture: the body that it starts from, its own warm start, and the training on real images
-    'multihead_xresnet': dict(body='xresnet34',  pretrain=dict(_warm, n=8_000, lr=2e-3), fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16),
-    'nopool_xresnet':    dict(body='xresnet34',  pretrain=None,                          fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16),
-    'crnn':              dict(body='resnet34/7', pretrain=dict(_warm, n=8_000, lr=2e-3), fit=dict(n_epoch=10, lr_max=1e-3, wd=0.05), bs=16,
+    'multihead_xresnet': dict(body='small_resnet', pretrain=dict(style='line_blur', n=30_000, lr=5e-3, bs=64), fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16),
+    'nopool_xresnet':    dict(body='small_resnet', pretrain=None,                                              fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16),
+    'crnn':              dict(body='small_resnet', pretrain=dict(style='line_blur', n=20_000, lr=3e-3, bs=64), fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16,
                               decoder=dict(method='beam', beam_size=10)),
 }

@@ -150,5 +150,25 @@ def test_engine_by_environment(monkeypatch):
 @pytest.mark.parametrize('threads', ['1', '3'])
 def test_threads_change_nothing(monkeypatch, threads):
     monkeypatch.setenv('OMP_NUM_THREADS', threads)
-    x = as_log_probs(np.log(np.random.default_rng(0).dirichlet(np.ones(30), (300, 20))))
+    x = as_log_probs(np.log(np.random.default_rng(0).dirichlet(np.ones(30), (500, 20))))
     assert beam_decode(x, engine='numba') == [beam_decode(y[None], engine='numba')[0] for y in x]
+
+
+@pytest.mark.parametrize('engine', ['numpy', 'numba'])
+def test_more_than_half_needs_no_beam(engine):
+    "A greedy text with more than half of all probability that keeps the rules needs no more than a beam of 1, and nothing is taken for such a text that isn't the best."
+    rng = np.random.default_rng(0)
+    sure = 0
+    for scale in (1., 3., 6.):
+        x = rng.normal(0, scale, (60, 5, 3)) + rng.normal(0, 9, (60, 1, 1)) # far from normalised: the half is of all there is
+        for y, (h,), (short,) in zip(x, beam_decode(x, 1, engine=engine), beam_decode(x, 1, max_length=2, engine=engine)):
+            texts = brute_ctc(y, 0)
+            total = np.logaddexp.reduce(list(texts.values()))
+            best = max(texts, key=texts.get)
+            if texts[best] > total-np.log(2)+1e-6 and best == greedy_decode(y[None])[0][0].ids:
+                sure += 1
+                assert h.ids == best
+                if len(best) <= 2: assert short.ids == best
+            np.testing.assert_allclose(h.log_prob if abs(h.log_prob) > 1e-2 else texts[h.ids], texts[h.ids], atol=1e-9)
+            assert len(short.ids) <= 2
+    assert 40 < sure < 160
