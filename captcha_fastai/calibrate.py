@@ -17,7 +17,7 @@ from .learner import *
 # %% auto #0
 __all__ = ['calibration_error', 'Calibrator', 'wilson', 'Threshold', 'RiskCoverage']
 
-# %% ../nbs/13a_calibrate.ipynb #a579b3a6
+# %% ../nbs/13a_calibrate.ipynb #911fda24
 def calibration_error(
     confidence, # Probabilities `(N,)`
     right, # Whether each reading is right, bool `(N,)`
@@ -26,7 +26,7 @@ def calibration_error(
     "The mean gap between confidence and accuracy over bins of equal size (Naeini et al. 2015)."
     conf,right = np.asarray(confidence, float),np.asarray(right, float)
     parts = np.array_split(np.argsort(conf, kind='stable'), min(bins, len(conf)))
-    return sum(len(p)*abs(conf[p].mean()-right[p].mean()) for p in parts)/len(conf)
+    return float(sum(len(p)*abs(conf[p].mean()-right[p].mean()) for p in parts)/len(conf))
 
 # %% ../nbs/13a_calibrate.ipynb #33d23a1c
 class Calibrator:

@@ -15,7 +15,8 @@ from .vocab import _of
 
 # %% auto #0
 __all__ = ['captcha_urls', 'captcha_data', 'TensorCaptcha', 'CaptchaImage', 'CaptchaTransform', 'encode_label', 'SquishResize',
-           'CaptchaDL', 'CaptchaDataLoaders', 'name_label', 'CaptchaEncode', 'PILCaptcha', 'CaptchaBlock']
+           'CaptchaLists', 'CaptchaDL', 'CaptchaDataLoaders', 'name_label', 'CaptchaEncode', 'PILCaptcha',
+           'CaptchaBlock']
 
 # %% ../nbs/09_data.ipynb #33c44390
 captcha_urls = {'captcha_images_v2': 'https://github.com/AakashKumarNain/CaptchaCracker/raw/master/captcha_images_v2.zip'}
@@ -84,7 +85,15 @@ class SquishResize(Transform):
     def __init__(self, size): self.size = tuple(size) # (height, width)
     def encodes(self, o:PILBase): return type(o)(resize_image(o, self.size))
 
-# %% ../nbs/09_data.ipynb #3beb2ed3
+# %% ../nbs/09_data.ipynb #d94af0e1
+class CaptchaLists(TfmdLists):
+    "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
+    @contextmanager
+    def set_split_idx(self, i):
+        old,self.split_idx,self.tfms.split_idx = (self.split_idx,self.tfms.split_idx),i,i
+        try: yield self
+        finally: self.split_idx,self.tfms.split_idx = old
+
 class CaptchaDL(TfmdDL):
     "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart."
     def do_batch(self, b): return tuple(super().do_batch(b))
@@ -115,7 +124,7 @@ class CaptchaDataLoaders(DataLoaders):
         dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
         return dls
 
-# %% ../nbs/09_data.ipynb #a22e0a53
+# %% ../nbs/09_data.ipynb #d70dc794
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -146,7 +155,7 @@ def from_lists(cls:CaptchaDataLoaders,
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
     kwargs.setdefault('drop_last', len(splits[0]) >= bs)
-    dsets = TfmdLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
+    dsets = CaptchaLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
     return cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
 
 # %% ../nbs/09_data.ipynb #01fc586f

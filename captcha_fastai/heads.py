@@ -14,7 +14,7 @@ from .positions import *
 # %% auto #0
 __all__ = ['head_types', 'Head', 'PositionHead', 'CTCHead']
 
-# %% ../nbs/07_heads.ipynb #d33f53c4
+# %% ../nbs/07_heads.ipynb #c2fcaec7
 _constraints = ('length','min_length','max_length','allowed')
 _options = dict(method=None, beam_size=10, on_impossible='raise', **dict.fromkeys(_constraints))
 
@@ -46,8 +46,10 @@ class Head:
 
     def ids(self, log_probs): # -> int64 `(N, L)`, padded with 0
         "The ids of the best text of each, padded with 0 to the most characters that the head can give."
-        out = np.zeros(np.shape(log_probs)[:2], dtype=np.int64)
-        for row,(h,*_) in zip(out, self.decode(log_probs)): row[:len(h.ids)] = h.ids
+        lp = np.asarray(log_probs)
+        if not self.decoder: return self._greedy_ids(lp)
+        out = np.zeros(lp.shape[:2], dtype=np.int64)
+        for row,(h,*_) in zip(out, self.decode(lp)): row[:len(h.ids)] = h.ids
         return out
 
     def __repr__(self): return f'{type(self).__name__}({self.vocab}, {self.decoder})'
@@ -60,21 +62,23 @@ def _check_options(o):
         raise ValueError("method='greedy' can't keep a constraint; leave method out, or take 'beam'.")
     return o
 
-# %% ../nbs/07_heads.ipynb #1f61eb88
+# %% ../nbs/07_heads.ipynb #a795a749
 class PositionHead(Head):
     "Independent places `(N, max_len, n_class)`; the text ends at the first 0."
     kind = 'position'
     def _greedy(self, lp): return position_greedy(lp)
+    def _greedy_ids(self, lp): return (ids := lp.argmax(2))*(ids != 0).cumprod(1)
     def _beam(self, lp, beam_size=None, **kw): return position_decode(lp, **kw) # exact: it needs no beam
     def log_prob(self, log_probs, ids): # `(N, max_len, n_class)`, int `(N, L)` -> float64 `(N,)`
         "Exact log p(ids | image), `ids` padded with 0."
         return position_log_prob(log_probs, ids)
 
-# %% ../nbs/07_heads.ipynb #8a3701e5
+# %% ../nbs/07_heads.ipynb #b2319971
 class CTCHead(Head):
     "Columns from left to right `(N, T, n_class)` with blank 0; repeats merge, blanks vanish."
     kind = 'ctc'
     def _greedy(self, lp): return greedy_decode(lp)
+    def _greedy_ids(self, lp): return _collapse(lp.argmax(2), 0)[0]
     def _beam(self, lp, n_best=1, beam_size=10, **kw): return beam_decode(lp, max(beam_size, n_best), n_best=n_best, **kw)
     def log_prob(self, log_probs, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
         "Exact log p(ids | image) summed over all paths, `ids` padded with 0."

@@ -15,7 +15,7 @@ from .vocab import *
 # %% auto #0
 __all__ = ['SynthTransform', 'OnlineDL']
 
-# %% ../nbs/14_synth_data.ipynb #60859a4d
+# %% ../nbs/14_synth_data.ipynb #5aa8cf7d
 class SynthTransform(CaptchaTransform):
     "Number of a sample of `synth` to `CaptchaImage`; anything that is no number is an image without label, as in `CaptchaTransform`."
     def __init__(self, synth, vocab=None, max_len=None, mode='RGB'):
@@ -27,16 +27,16 @@ class SynthTransform(CaptchaTransform):
         return CaptchaImage(self.img_cls.create(open_image(image, self.mode)), encode_label(text, self.vocab, self.max_len, f'sample {o}'))
 
 class OnlineDL(CaptchaDL):
-    "A DataLoader that moves on to the next `n` numbers with every pass over its training set, so that no sample comes twice."
-    passes = -1
+    "A DataLoader that, once it is `online`, moves on to the next `n` numbers with every pass, so that no sample comes twice."
+    online,passes = False,-1
     def before_iter(self):
         super().before_iter()
         self.passes += 1 # here and not at the end of a pass: what one_batch or a cancelled epoch has shown is used up, too
     def create_item(self, s):
-        shift = max(0, self.passes)*self.n if self.dataset.split_idx == 0 else 0
-        return self.dataset.tfms(self.dataset.items[s or 0] + shift)
+        o = self.dataset.items[s or 0]
+        return self.dataset.tfms(o + max(0, self.passes)*self.n if self.online else o)
 
-# %% ../nbs/14_synth_data.ipynb #9f223134
+# %% ../nbs/14_synth_data.ipynb #90f7fd4e
 @patch(cls_method=True)
 def from_synth(cls:CaptchaDataLoaders,
     synth, # A `SynthCaptcha`, or any source with `chars`, `length`, `size` and `synth[i] -> (image, text)`
@@ -55,8 +55,10 @@ def from_synth(cls:CaptchaDataLoaders,
 ):
     "DataLoaders of drawn captchas."
     tfm = SynthTransform(synth, Vocab(vocab) if isinstance(vocab, str) else vocab, max_len, mode)
-    dsets = TfmdLists(range(valid+n), tfm, splits=[range(valid, valid+n), range(valid)], do_setup=False, dl_type=OnlineDL if online else CaptchaDL)
-    return cls._from_dsets(dsets, ifnone(size, synth.size), None, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dsets = CaptchaLists(range(valid+n), tfm, splits=[range(valid, valid+n), range(valid)], do_setup=False, dl_type=OnlineDL)
+    dls = cls._from_dsets(dsets, ifnone(size, synth.size), None, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dls.train.online = online
+    return dls
 
 # %% ../nbs/14_synth_data.ipynb #2692b236
 @patch
