@@ -65,7 +65,7 @@ def lacking(
     cmap = _cmap(str(path))
     return [c for c in chars if ord(c) not in cmap]
 
-# %% ../nbs/04a_fonts.ipynb #6016e2aa
+# %% ../nbs/04a_fonts.ipynb #26612fab
 def usable_fonts(
     fonts, # As in `find_fonts`
     chars, # Characters to be drawn
@@ -73,9 +73,9 @@ def usable_fonts(
     "The `fonts` that can draw every one of `chars`; a `UserWarning` names each that cannot, a `ValueError` says that none can."
     files = find_fonts(fonts)
     bad = {f:m for f in files if (m := lacking(f, chars))}
-    for f,m in bad.items(): warnings.warn(f"The font {f.name!r} cannot draw {_few(m)} and is skipped.", stacklevel=2)
     if len(bad) == len(files):
         raise ValueError(f"None of the fonts {_few([f.name for f in files])} can draw all of {_few(chars)}; name others with `fonts=` (a folder, files, or 'system').")
+    for f,m in bad.items(): warnings.warn(f"The font {f.name!r} cannot draw {_few(m)} and is skipped.", stacklevel=3)
     return tuple(str(f) for f in files if f not in bad)
 
 def _few(o, n=8):

@@ -57,7 +57,7 @@ def draw_seeded(
     try: return _drawer(tuple(size), tuple(fonts), tuple(font_sizes)).generate_image(text)
     finally: _secrets.rng = None
 
-# %% ../nbs/04c_package.ipynb #a5161df8
+# %% ../nbs/04c_package.ipynb #16e9c1a4
 def _muldiv(a, b):
     "Pillow's `a*b/255` for bytes."
     t = a*b + 128
@@ -65,7 +65,12 @@ def _muldiv(a, b):
 
 _byte = np.arange(256)
 _opaque = _muldiv(_byte[:,None], _byte[None]).tolist() # [opacity of the colour][mask]
-_noise = (np.frombuffer(Rng('rim').randbytes(4<<16), np.uint8).reshape(4, -1).astype(np.float32)+.5)/213 - .6 # -.6 to .6
+
+_grades = np.arange(256).repeat(8) # every opacity, eight times
+_noise = (np.frombuffer(Rng('rim').randbytes(64*4*2048), np.uint8).reshape(64, 4, 2048).astype(np.float32)+.5)/213 - .6 # -.6 to .6, 64 sets
+_rounded = .38 + _noise[:,1:]*(.85 + _grades/400).astype(np.float32) # what is added before the fraction is dropped
+_before,_floor = (_grades + _noise[:,0]).astype(np.float32), np.maximum(_grades, 1).astype(np.uint32)
+_pick = np.frombuffer(Rng('pick').randbytes(1<<16), np.uint8).astype(np.uint16)&7
 
 def _luma(r, g, b): return (r*19595 + g*38470 + b*7471 + 0x8000) >> 16
 
@@ -76,18 +81,23 @@ def _pixel(rgb):
     r,g,b = rgb
     return r | g<<8 | b<<16 | _lookup[_luma(r, g, b)]
 
-def _rim(a, color, start):
-    "The colours, `(3, n)`, that rounding makes of `color` at the opacities `a`, `(n,)`."
-    n = _noise[:, start:start+len(a)]
-    p = (a + n[0])*(np.array(color, np.float32)[:,None]/255) + n[1:]
-    return np.minimum(255, 255*np.maximum(p + np.float32(.3), 0).astype(np.uint32)//a)
+def _rim(color, opacity, k):
+    "The colours that rounding may make of `color` at every opacity: `(3, 2048)`, eight for each; `k` is one of 64 sets of remainders."
+    c,a = (np.array(color, np.float32)[:,None]-np.float32(.5))/255, _before[k]
+    if opacity < 255: a = a.copy(); a[2040:] = 255 + max(1.125*opacity-255, 0)*(_noise[k,0,:8]+.6)**2*.7 # more than full, had it not been cut
+    return np.minimum(255, 255*np.maximum(c*a + _rounded[k], 0).astype(np.uint32)//_floor)
 
-def _tint(a, color, start):
-    "RGBA words, `(n,)` uint32, of the opacities `a`, `(n,)` uint8, in a colour."
-    table = np.full(256, _pixel(color), np.uint32); table[0] = 0
-    px,low = table[a], np.flatnonzero(a - np.uint8(1) < 63)[:len(_noise[0])//2]
-    px[low] = _pixel(_rim(a[low].astype(np.uint32), color, start))
-    return px
+def _inside(c, opacity):
+    "What two rounds of rounding make of the channel `c` inside a character."
+    for _ in range(2): c = min(255, 255*int(_muldiv(c, opacity))//opacity)
+    return c
+
+def _tint(a, color, opacity, k):
+    "RGBA words, `(n,)` uint32, of the opacities `a`, `(n,)` uint8, in a colour that had `opacity`; `k` as in `_rim`."
+    table = _pixel(_rim(color, opacity, k&63)).reshape(256, 8)
+    table[0] = 0; table[opacity] = _pixel([_inside(c, opacity) for c in color])
+    pick = _pick[k:k+len(a)] if len(a)+k <= len(_pick) else np.resize(_pick, len(a))
+    return table.ravel()[(a.astype(np.uint16)<<3) | pick]
 
 # %% ../nbs/04c_package.ipynb #1ee95125
 _unit = 2.**-32
@@ -176,7 +186,7 @@ def _warped(ink, opacity, size, angle, stretched, quad):
     out.transform((0,0,*size), im, Image.QUAD, _warp_matrix(size, quad), Image.NEAREST, 1)
     return out
 
-# %% ../nbs/04c_package.ipynb #cb32f808
+# %% ../nbs/04c_package.ipynb #4575d744
 def _smooth(a):
     "Pillow's filter `SMOOTH` on `(h, w, 3)`, in place: the middle counts five times, its eight neighbours once."
     b = a.astype(np.uint16)
@@ -202,7 +212,7 @@ def letters(self:_Fast, im, chars, xs, opacity, color, r):
     strip,x = core.fill('L', (w,h), 0), 0
     for m,(mw,mh),_ in inked: strip.paste(m, (x, 0, x+mw, mh)); x += mw
     a = np.asarray(Image.Image()._new(strip))
-    strip = Image.frombuffer('RGBA', (w,h), _tint(a.ravel(), color, r.getrandbits(15)), 'raw', 'RGBA', 0, 1).im
+    strip = Image.frombuffer('RGBA', (w,h), _tint(a.ravel(), color, opacity, r.getrandbits(15)), 'raw', 'RGBA', 0, 1).im
     x,page = 0,im.im
     for _,(mw,mh),at in inked:
         m,y = strip.crop((x, 0, x+mw, mh)), int((self.size[0]-mh)/2)

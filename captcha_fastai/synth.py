@@ -17,7 +17,7 @@ import captcha_fastai.styles_mixed # fills the table of styles
 # %% auto #0
 __all__ = ['SynthCaptcha']
 
-# %% ../nbs/05_synth.ipynb #ce73d183
+# %% ../nbs/05_synth.ipynb #a71d18b5
 class SynthCaptcha:
     "Captchas by number: `synth[i]` is `(PIL image, text)`, a function of the settings, `seed` and `i` alone."
     def __init__(self,
@@ -31,16 +31,14 @@ class SynthCaptcha:
         weights=None, # How often each of `chars` comes, relative to the others; without it all alike
     ):
         self.chars,self.size,self.style,self.seed,self.n = _chars(chars),_size(size),get_style(style),seed,n
-        self.length = (length,length) if isinstance(length, int) else tuple(length)
+        self.length = _length(length)
         self.weights = None if weights is None else list(weights)
         self._fonts = fonts
         self._check()
         self.fonts = usable_fonts(fonts or self.style.fonts, self.chars)
 
     def _check(self):
-        if len(self.length) != 2 or not 1 <= self.length[0] <= self.length[1]:
-            raise ValueError(f'length={self.length} is not a number of characters, nor (lowest, highest) of it.')
-        if self.n is not None and self.n < 1: raise ValueError(f'n={self.n} images are none; leave `n` out for no end.')
+        if self.n is not None and index(self.n) < 1: raise ValueError(f'n={self.n} images are none; leave `n` out for no end.')
         if self.weights is not None and len(self.weights) != len(self.chars):
             raise ValueError(f'There are {len(self.weights)} weights for {len(self.chars)} characters; give one for each.')
 
@@ -55,6 +53,14 @@ def _chars(o):
     bad = [c for c in cs if len(c) != 1] or [c for c in cs if cs.count(c) > 1] or ([] if cs else ['nothing'])
     if bad: raise ValueError(f'chars must be single characters, each once; {bad[0]!r} is not so.')
     return cs
+
+def _length(o):
+    "(lowest, highest), checked."
+    try:
+        lo,hi = (index(x) for x in (o if isinstance(o, (tuple, list)) else (o,o)))
+        if 1 <= lo <= hi: return lo,hi
+    except (TypeError, ValueError): pass
+    raise ValueError(f'length={o!r} is not a number of characters, nor (lowest, highest) of it.')
 
 def _size(o):
     "(height, width), checked."
