@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #58b6e12c
+# %% ../nbs/90_all.ipynb #2cb1e10e
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -22,7 +22,14 @@ from .metrics import *
 from .learner import *
 from .interpret import *
 from .calibrate import *
+from .fonts import *
+from .styles import *
+from .styles_flat import *
+from .styles_relief import *
+from .styles_mixed import *
 from .synth import *
+from .folder import *
+from .pack import *
 from .synth_data import *
 from .recipes import *
 from .results import *

@@ -10,7 +10,7 @@ from torch import nn
 
 # %% auto #0
 __all__ = ['arch_meta', 'ResBlock', 'small_resnet', 'make_body', 'feature_shape', 'PositionModel', 'ConcatPool',
-           'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'BiLSTM', 'crnn', 'split_body_head']
+           'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'ColumnNorm', 'BiLSTM', 'crnn', 'split_body_head']
 
 # %% ../nbs/08_models.ipynb #f68f0048
 def _find_body(name):
@@ -176,7 +176,7 @@ def nopool_xresnet(
                          nn.BatchNorm1d(hidden), nn.Dropout(ps), nn.Linear(hidden, max_len*n_class))
     return PositionModel(body, _init_head(head), n_class, max_len)
 
-# %% ../nbs/08_models.ipynb #6fee1c56
+# %% ../nbs/08_models.ipynb #25222a19
 class ColumnModel(nn.Module):
     "`body`, then `head` on its columns from left to right, as logits `(N, T, n_class)`."
     def __init__(self, body, head): 
@@ -185,6 +185,13 @@ class ColumnModel(nn.Module):
     def forward(self, x): # `(N, c_in, h, w)` float
         f = self.body(x)
         return self.head(f.permute(0,3,1,2).flatten(2)) # `(N, T, c*h')`
+
+class ColumnNorm(nn.Module):
+    "Batch normalisation of each feature over images and columns: `(N, T, c)` to the same."
+    def __init__(self, n):
+        super().__init__()
+        self.bn = nn.BatchNorm1d(n)
+    def forward(self, x): return self.bn(x.transpose(1,2)).transpose(1,2)
 
 class BiLSTM(nn.Module):
     "A bidirectional LSTM that gives only its outputs: `(N, T, n_in)` to `(N, T, 2*hidden)`."
@@ -203,6 +210,7 @@ def crnn(
     cut:int=7, # Children of the body to keep; 7 keeps a resnet's columns 16 pixels wide
     hidden:tuple=(64,256,128), # Widths of the first linear layer and of the two LSTMs
     ps:float=0.1, # Dropout before the first and the last linear layer
+    norm:bool=True, # Normalise the columns before the head? The reference doesn't
 ) -> ColumnModel: # Logits `(N, T, n_class)`, T the columns of the feature map
     "Convolutional and recurrent layers for CTC (learner 3 of the reference system)."
     body = make_body(body, c_in, pretrained, cut)
@@ -210,7 +218,7 @@ def crnn(
     if w < max_len: raise ValueError(f'Images {size[1]} pixels wide give {w} columns, too few for {max_len} characters: '
                                      f'at least {-(-size[1]//w)*max_len} pixels are needed; enlarge them with `size=`.')
     n,h1,h2 = hidden
-    head = nn.Sequential(nn.Dropout(ps), nn.Linear(c*h, n), BiLSTM(n, h1), BiLSTM(2*h1, h2), nn.Dropout(ps), nn.Linear(2*h2, n_class))
+    head = nn.Sequential(ColumnNorm(c*h) if norm else nn.Identity(), nn.Dropout(ps), nn.Linear(c*h, n), BiLSTM(n, h1), BiLSTM(2*h1, h2), nn.Dropout(ps), nn.Linear(2*h2, n_class))
     return ColumnModel(body, head)
 
 # %% ../nbs/08_models.ipynb #27c4a73c

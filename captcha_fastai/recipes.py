@@ -11,16 +11,16 @@ from fastcore.basics import patch
 # %% auto #0
 __all__ = ['bodies', 'recipes']
 
-# %% ../nbs/15_recipes.ipynb #c4032f45
+# %% ../nbs/15_recipes.ipynb #ff039493
 _body = dict(body='small_resnet')
 
 bodies = { # name: a no-pool head on the body, pretrained once and shared
-    'small_resnet': dict(arch='nopool_xresnet', arch_args=dict(_body, hidden=512), pretrain=dict(style='line_blur', n=60_000, lr=5e-3, bs=64)),
+    'small_resnet': dict(arch='nopool_xresnet', arch_args=dict(_body, hidden=512), pretrain=dict(style='line_blur', n=80_000, lr=5e-3, bs=64)),
 }
 
 recipes = { # architecture: the body that it starts from, its own warm start, and the training on real images
-    'multihead_xresnet': dict(body='small_resnet', pretrain=dict(style='line_blur', n=30_000, lr=5e-3, bs=64), fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16),
-    'nopool_xresnet':    dict(body='small_resnet', pretrain=None,                                              fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16),
-    'crnn':              dict(body='small_resnet', pretrain=dict(style='line_blur', n=20_000, lr=3e-3, bs=64), fit=dict(n_epoch=20, lr_max=2e-3, wd=0.05), bs=16,
+    'multihead_xresnet': dict(body='small_resnet', pretrain=dict(style='line_blur', n=30_000, lr=5e-3, bs=64), fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16),
+    'nopool_xresnet':    dict(body='small_resnet', pretrain=None,                                              fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16),
+    'crnn':              dict(body='small_resnet', pretrain=dict(style='line_blur', n=16_000, lr=3e-3, bs=64), fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16,
                               decoder=dict(method='beam', beam_size=10)),
 }
