@@ -65,14 +65,14 @@ def _draw_readings(path, images, readings):
     fig.savefig(tmp, format=path.suffix[1:] or 'png', dpi=90)
     os.replace(tmp, path)
 
-# %% ../nbs/20_cli.ipynb #685628bf
+# %% ../nbs/20_cli.ipynb #53e5de37
 def _demo(args):
-    from captcha_fastai.all import captcha_learner,nopool_xresnet,set_seed
+    from captcha_fastai.all import captcha_learner,nopool_xresnet,partial,set_seed,small_resnet
     set_seed(args.seed, reproducible=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     dls = _demo_data(args)
-    learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body='small_resnet', hidden=512))
-    learn.fit_one_cycle(args.epochs or (30 if args.data else 8), 3e-3)
+    learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=partial(small_resnet, widths=(24,48,96,192)), hidden=512))
+    learn.fit_one_cycle(args.epochs or (30 if args.data else 8), 5e-3)
     samples = [dls.valid_ds.tfms[0](i) for i in dls.valid_ds.items]
     images,labels = [s[0] for s in samples],[dls.vocab.decode(s[1]) for s in samples]
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(images))]
