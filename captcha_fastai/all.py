@@ -36,5 +36,5 @@ from .synth_data import *
 from .recipes import *
 from .results import *
 
-# %% ../nbs/90_all.ipynb #bac688fa
-del __all__
+# %% ../nbs/90_all.ipynb #76a7f8ed
+globals().pop('__all__', None);

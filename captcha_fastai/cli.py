@@ -47,38 +47,42 @@ def _demo_parser():
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
     return p
 
-# %% ../nbs/20_cli.ipynb #0561b4cb
+# %% ../nbs/20_cli.ipynb #663f30e8
 def _demo_data(args):
-    "DataLoaders for the demo, and the numbers or files to measure with"
+    "DataLoaders, and the images and labels to measure with"
     from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha
-    if args.data is not None: return CaptchaDataLoaders.from_folder(args.data, seed=args.seed, bs=16)
-    synth = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed)
-    print(f'drawing captchas like {synth[0][1]!r}: {args.train} to learn from, {args.test} to measure with')
-    return CaptchaDataLoaders.from_synth(synth, args.train, args.test, size=(48,128), bs=64)
+    if args.data is not None:
+        dls = CaptchaDataLoaders.from_folder(args.data, seed=args.seed, bs=16)
+        return dls, [dls.tfm.files[i] for i in dls.valid_ds.items], [dls.tfm.labels[i] for i in dls.valid_ds.items]
+    synth,valid = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed),500
+    print(f'drawing {args.train} captchas like {synth[0][1]!r} to learn from, {args.test} to measure with')
+    images,labels = zip(*(synth[valid+args.train+i] for i in range(args.test)))
+    return CaptchaDataLoaders.from_synth(synth, args.train, valid, size=(48,128), bs=64), images, labels
 
 def _draw_readings(path, images, readings):
     "Write a picture of images with (text, label, confidence) to `path`, whole or not at all"
     from matplotlib.figure import Figure
-    fig = Figure(figsize=(10, 3.2), layout='constrained')
-    for ax,im,(text,label,conf) in zip(fig.subplots(2, 5).flat, images, readings):
-        ax.imshow(im); ax.set_axis_off()
-        ax.set_title(f'{text}  {conf:.0%}' + ('' if text == label else f'\n(is {label})'), color='green' if text == label else 'red', fontsize=11)
+    from captcha_fastai.preprocess import open_image
+    fig = Figure(figsize=(10, 2.4), layout='constrained')
+    for ax in (axs := fig.subplots(2, 5)).flat: ax.set_axis_off()
+    for ax,im,(text,label,conf) in zip(axs.flat, images, readings):
+        ax.imshow(open_image(im))
+        ax.set_title(f'{text}  {conf:.0%}' + ('' if text == label else f'  (is {label})'), color='green' if text == label else 'red', fontsize=11)
     tmp = path.with_name(f'.{path.name}.tmp')
     fig.savefig(tmp, format=path.suffix[1:] or 'png', dpi=90)
     os.replace(tmp, path)
 
-# %% ../nbs/20_cli.ipynb #53e5de37
+# %% ../nbs/20_cli.ipynb #b2c1be60
 def _demo(args):
-    from captcha_fastai.all import captcha_learner,nopool_xresnet,partial,set_seed,small_resnet
+    from captcha_fastai.all import captcha_learner,math,nopool_xresnet,partial,set_seed,small_resnet
     set_seed(args.seed, reproducible=True)
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    dls = _demo_data(args)
+    dls,images,labels = _demo_data(args)
     learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=partial(small_resnet, widths=(24,48,96,192)), hidden=512))
     learn.fit_one_cycle(args.epochs or (30 if args.data else 8), 5e-3)
-    samples = [dls.valid_ds.tfms[0](i) for i in dls.valid_ds.items]
-    images,labels = [s[0] for s in samples],[dls.vocab.decode(s[1]) for s in samples]
+    if args.data is None: learn.calibrate()
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(images))]
-    readings = [(dls.vocab.decode(h.ids), l, 2.718281828459045**h.log_prob) for h,l in zip(hyps, labels)]
+    readings = [(dls.vocab.decode(h.ids), l, math.exp(h.log_prob)) for h,l in zip(hyps, labels)]
     _draw_readings(args.out, images[:10], readings[:10])
     right = sum(t == l for t,l,_ in readings)
     print(f'ten readings are in {args.out}')

@@ -87,7 +87,7 @@ class SquishResize(Transform):
     def __init__(self, size): self.size = tuple(size) # (height, width)
     def encodes(self, o:PILBase): return type(o)(resize_image(o, self.size))
 
-# %% ../nbs/09_data.ipynb #d94af0e1
+# %% ../nbs/09_data.ipynb #5a5d6f73
 class CaptchaLists(TfmdLists):
     "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
     @contextmanager
@@ -97,8 +97,10 @@ class CaptchaLists(TfmdLists):
         finally: self.split_idx,self.tfms.split_idx = old
 
 class CaptchaDL(TfmdDL):
-    "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart."
+    "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart; it can go through its items several times in an epoch."
     def do_batch(self, b): return tuple(super().do_batch(b))
+    def repeat(self, k): self.n = len(self.dataset)*k
+    def create_item(self, s): return super().create_item((s or 0) % max(1, len(self.dataset)))
 
 class CaptchaDataLoaders(DataLoaders):
     "DataLoaders of `(image, label ids)`: float `(N, c, h, w)` and int64 `(N, max_len)` padded with 0."
@@ -126,7 +128,7 @@ class CaptchaDataLoaders(DataLoaders):
         dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
         return dls
 
-# %% ../nbs/09_data.ipynb #d70dc794
+# %% ../nbs/09_data.ipynb #2ebf6ae0
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -142,6 +144,7 @@ def from_lists(cls:CaptchaDataLoaders,
     item_tfms=None, # Instead of `SquishResize(size)`
     batch_tfms=None, # Instead of `CaptchaAugment()`; `[]` for none
     skip_bad:bool=False, # Leave unreadable images out instead of raising?
+    repeat:int=None, # Times that each training image comes in an epoch, varied anew each time; if None, once, but small sets as often as makes about 1,000 samples
     bs:int=64, # Batch size
     num_workers:int=None, # Processes that load images; None for none on a CPU, and fastai's own number on a GPU
     **kwargs
@@ -156,9 +159,12 @@ def from_lists(cls:CaptchaDataLoaders,
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(files)
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
-    kwargs.setdefault('drop_last', len(splits[0]) >= bs)
+    if repeat is None: repeat = max(1, round(1000/len(splits[0])))
+    kwargs.setdefault('drop_last', len(splits[0])*repeat >= bs)
     dsets = CaptchaLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
-    return cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dls = cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dls.train.repeat(repeat)
+    return dls
 
 # %% ../nbs/09_data.ipynb #01fc586f
 def _labels_of(files, label_func):
