@@ -16,8 +16,9 @@ def test_export_is_in_sync(tmp_path):
     "Exporting again, to another folder, gives the package that is committed."
     from nbdev.export import nb_export
     from fastcore.xtras import globtastic
-    for nb in notebooks: nb_export(nb, lib_path=tmp_path)
-    made = {p.name:p.read_text() for p in tmp_path.glob('*.py')}
+    lib = tmp_path/'captcha_fastai'
+    for nb in notebooks: nb_export(nb, lib_path=lib)
+    made = {p.name:p.read_text() for p in lib.glob('*.py') if p.name not in ('__init__.py','_modidx.py')}
     assert made, 'nothing was exported'
     here = {p.name:p.read_text() for p in (root/'captcha_fastai').glob('*.py') if p.name not in ('__init__.py','_modidx.py')}
     assert sorted(made) == sorted(here)
@@ -43,6 +44,12 @@ def test_readme_is_index():
     assert (root/'README.md').read_text() == readme(), 'README.md differs from nbs/index.ipynb: run python tools/make_readme.py'
 
 def test_quarto_settings_are_one_file(): assert (root/'nbs'/'_quarto.yml').resolve() == root/'_quarto.yml'
+
+def test_sidebar_names_every_notebook():
+    import yaml
+    def files(o): return [f for e in o for f in ([e] if isinstance(e, str) else files(e['contents']))]
+    listed = files(yaml.safe_load((root/'nbs'/'sidebar.yml').read_text())['website']['sidebar']['contents'])
+    assert sorted(listed) == sorted(str(p.relative_to(root/'nbs')) for p in notebooks)
 
 def test_bare_import_is_cheap():
     assert python('import sys, captcha_fastai; print([m for m in ("fastai","torch","numpy","PIL") if m in sys.modules])') == '[]'
