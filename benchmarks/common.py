@@ -3,7 +3,7 @@ import json, os, platform, subprocess, sys
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from scipy.stats import binomtest
+from captcha_fastai.calibrate import wilson as interval
 
 here = Path(__file__).parent
 results,cache = here/'results',here/'cache'
@@ -37,5 +37,4 @@ def load_json(path, default=None): return json.loads(Path(path).read_text()) if 
 
 def wilson(k, n):
     "95 % Wilson interval of k of n, in per cent."
-    ci = binomtest(k, n).proportion_ci(method='wilson')
-    return round(100*ci.low, 2), round(100*ci.high, 2)
+    return tuple(round(100*float(o), 2) for o in interval(k, n))

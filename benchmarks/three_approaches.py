@@ -18,29 +18,29 @@ def learner(dls, arch, decoder=None, **arch_args):
 
 def synth_for(dls, style, seed=0): return SynthCaptcha(''.join(dls.vocab.chars), dls.max_len, dls.size, style, seed=seed)
 
-def warmed(key, make, pretrain):
-    "The model of `make()` after its warm start, and the minutes that this took; from the cache if it is there."
+def warmed(key, make, pretrain, of):
+    "The model of `make()` after its warm start, and the minutes that this took; from the cache if it is there and of the same recipe."
     learn,file = make(),cache/f'{key.replace("/","_")}.pth'
     if file.exists():
         saved = torch.load(file, weights_only=True)
-        if saved['pretrain'] == pretrain:
+        if saved['recipe'] == of:
             learn.model.load_state_dict(saved['model'])
             return learn,saved['minutes']
     start,kw = time.time(),dict(pretrain)
     learn.pretrain(synth_for(learn.dls, kw.pop('style')), **kw)
     minutes = (time.time()-start)/60
     cache.mkdir(exist_ok=True)
-    torch.save(dict(model=learn.model.state_dict(), pretrain=pretrain, minutes=minutes), file)
+    torch.save(dict(model=learn.model.state_dict(), recipe=of, minutes=minutes), file)
     return learn,minutes
 
 def warm_learner(dls, arch):
     "A learner with its warm start, and the minutes of all of it."
     r = recipes[arch]; b = bodies[r['body']]
     set_seed(0, reproducible=True)
-    base,minutes = warmed(f'body-{r["body"]}', lambda: learner(dls, b['arch'], **b['arch_args']), b['pretrain'])
+    base,minutes = warmed(f'body-{r["body"]}', lambda: learner(dls, b['arch'], **b['arch_args']), b['pretrain'], b)
     if r['pretrain'] is None: return base,minutes
     set_seed(0, reproducible=True)
-    learn,more = warmed(arch, lambda: learner(dls, arch, r.get('decoder'), body=base.model.body, cut=None), r['pretrain'])
+    learn,more = warmed(arch, lambda: learner(dls, arch, r.get('decoder'), body=base.model.body, cut=None), r['pretrain'], dict(r, body=b))
     return learn,minutes+more
 
 def chars_right(df):

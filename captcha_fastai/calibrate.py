@@ -30,7 +30,7 @@ def calibration_error(
     parts = np.array_split(np.argsort(conf, kind='stable'), min(bins, len(conf)))
     return float(sum(len(p)*abs(conf[p].mean()-right[p].mean()) for p in parts)/len(conf))
 
-# %% ../nbs/13a_calibrate.ipynb #33d23a1c
+# %% ../nbs/13a_calibrate.ipynb #9accfcb6
 class Calibrator:
     "Fits the temperature of a learner's head on labelled images, and keeps it on the learner."
     def __init__(self, learn, ds_idx=1, dl=None):
@@ -39,7 +39,8 @@ class Calibrator:
         self.logits,self.targs = to_np(logits).astype(np.float64),to_np(targs)
 
     def _fit(self, idxs):
-        def nll(t): return -self.head.log_prob(self.head.log_probs(self.logits[idxs], np.exp(t)), self.targs[idxs]).clip(-1e3).mean()
+        def nll(t): # with a weak prior around 1, or a few readings that are all right would make the net sure of everything
+            return -self.head.log_prob(self.head.log_probs(self.logits[idxs], np.exp(t)), self.targs[idxs]).clip(-1e3).sum() + t*t/2
         return float(np.exp(minimize_scalar(nll, bounds=(np.log(.05), np.log(20)), method='bounded').x))
 
     def _readings(self, idxs, temperature):

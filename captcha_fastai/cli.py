@@ -47,7 +47,7 @@ def _demo_parser():
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
     return p
 
-# %% ../nbs/20_cli.ipynb #663f30e8
+# %% ../nbs/20_cli.ipynb #c4ee2cd5
 def _demo_data(args):
     "DataLoaders, and the images and labels to measure with"
     from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha
@@ -57,7 +57,14 @@ def _demo_data(args):
     synth,valid = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed),500
     print(f'drawing {args.train} captchas like {synth[0][1]!r} to learn from, {args.test} to measure with')
     images,labels = zip(*(synth[valid+args.train+i] for i in range(args.test)))
-    return CaptchaDataLoaders.from_synth(synth, args.train, valid, size=(48,128), bs=64), images, labels
+    return CaptchaDataLoaders.from_synth(synth, args.train, valid, size=(40,112), bs=64), images, labels
+
+def _check_picture(path):
+    "Can a picture be written to `path`? Better asked before the training than after it"
+    from matplotlib.figure import Figure
+    kinds = Figure().canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in kinds: raise ValueError(f"{path} can't be written as a picture; let its name end in .png or another of {', '.join(sorted(kinds))}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 def _draw_readings(path, images, readings):
     "Write a picture of images with (text, label, confidence) to `path`, whole or not at all"
@@ -69,14 +76,14 @@ def _draw_readings(path, images, readings):
         ax.imshow(open_image(im))
         ax.set_title(f'{text}  {conf:.0%}' + ('' if text == label else f'  (is {label})'), color='green' if text == label else 'red', fontsize=11)
     tmp = path.with_name(f'.{path.name}.tmp')
-    fig.savefig(tmp, format=path.suffix[1:] or 'png', dpi=90)
+    fig.savefig(tmp, format=path.suffix[1:].lower(), dpi=90)
     os.replace(tmp, path)
 
-# %% ../nbs/20_cli.ipynb #b2c1be60
+# %% ../nbs/20_cli.ipynb #0e974f36
 def _demo(args):
     from captcha_fastai.all import captcha_learner,math,nopool_xresnet,partial,set_seed,small_resnet
     set_seed(args.seed, reproducible=True)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
+    _check_picture(args.out)
     dls,images,labels = _demo_data(args)
     learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=partial(small_resnet, widths=(24,48,96,192)), hidden=512))
     learn.fit_one_cycle(args.epochs or (30 if args.data else 8), 5e-3)
@@ -85,7 +92,7 @@ def _demo(args):
     readings = [(dls.vocab.decode(h.ids), l, math.exp(h.log_prob)) for h,l in zip(hyps, labels)]
     _draw_readings(args.out, images[:10], readings[:10])
     right = sum(t == l for t,l,_ in readings)
-    print(f'ten readings are in {args.out}')
+    print(f'{len(readings[:10])} readings are in {args.out}')
     print(f'accuracy {100*right/len(readings):.1f} % ({right} of {len(readings)}) on images that were not seen in training')
 
 def demo(argv=None): # Words of the command line

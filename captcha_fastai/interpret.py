@@ -18,7 +18,7 @@ from .models import *
 # %% auto #0
 __all__ = ['CaptchaInterpretation', 'plot_top_losses', 'align']
 
-# %% ../nbs/13_interpret.ipynb #7e711692
+# %% ../nbs/13_interpret.ipynb #4c66d13f
 class CaptchaInterpretation(Interpretation):
     "`Interpretation` of a captcha learner: the worst, the misread, and the confusions."
     def readings(self) -> pd.DataFrame: # Columns file, label, text, confidence, right
@@ -36,6 +36,7 @@ class CaptchaInterpretation(Interpretation):
         return df[~df.right].drop(columns='right').sort_values('confidence', ascending=False).reset_index(drop=True)
 
 def _file_name(dls, o): 
+    if isinstance(o, Integral) and not len(dls.tfm.files): return f'sample {o}' # drawn captchas have no files
     f = dls.tfm.files[o] if isinstance(o, Integral) else o
     return f.name if isinstance(f, Path) else str(f)
 

@@ -31,13 +31,16 @@ def _check_fit(dls, model, c_in):
 
 def _size(dls): return tuple(getattr(dls, 'size', None) or dls.valid.one_batch()[0].shape[-2:])
 
-# %% ../nbs/12_learner.ipynb #879130f8
+# %% ../nbs/12_learner.ipynb #f807aa4a
 def _normalize(dls, pretrained, c_in):
-    if any(isinstance(o, Normalize) for o in dls.after_batch.fs): return
     stats = imagenet_stats if pretrained and c_in == 3 else ([0.5]*c_in, [0.25]*c_in)
-    dls.add_tfms([Normalize.from_stats(*stats, cuda=dls.device is not None and dls.device.type == 'cuda')], 'after_batch')
+    norm = Normalize.from_stats(*stats, cuda=dls.device is not None and dls.device.type == 'cuda')
+    norm.by_captcha_learner = True
+    for dl in dls.loaders: # what an earlier learner has put there is replaced, what the user has put there stays
+        fs = [o for o in dl.after_batch.fs if not getattr(o, 'by_captcha_learner', False)]
+        dl.after_batch = Pipeline(fs if any(isinstance(o, Normalize) for o in fs) else [*fs, norm], split_idx=dl.after_batch.split_idx)
 
-# %% ../nbs/12_learner.ipynb #792c4890
+# %% ../nbs/12_learner.ipynb #a5358ccf
 class CaptchaLearner(Learner):
     "A `Learner` whose `predict` answers a text, its ids and its probability."
     @property
@@ -50,6 +53,7 @@ class CaptchaLearner(Learner):
         bs:int=64, # Batch size
     ) -> np.ndarray: # float64 `(N, T, n_class)`
         "Log-probabilities of the classes for `items`, in their order, at the learner's temperature."
+        if not isinstance(self.dls, CaptchaDataLoaders): items = [o if isinstance(o, Path) else PILCaptcha.create(o) for o in items] # a DataBlock knows its item types only
         with self.no_bar(): logits = self.get_preds(dl=self.dls.test_dl(items, bs=bs, num_workers=0), act=noop)[0]
         return self.head.log_probs(to_np(logits))
 
@@ -76,7 +80,7 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #0f938419
+# %% ../nbs/12_learner.ipynb #bbf93928
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
@@ -97,7 +101,8 @@ def captcha_learner(
     if meta is None: raise ValueError(f"{getattr(arch, '__name__', arch)} is not in arch_meta, so its head is unknown; add a line there: arch_meta[arch] = dict(head='position' or 'ctc', split=split_body_head).")
     vocab,max_len = _alphabet(dls)
     c_in = dls.valid.one_batch()[0].shape[1]
-    model = arch(len(vocab), max_len, _size(dls), c_in=c_in, pretrained=pretrained, **(arch_args or {})).to(memory_format=torch.channels_last)
+    arch_args = {**(arch_args or {}), **(dict(pretrained=True) if pretrained else {})}
+    model = arch(len(vocab), max_len, _size(dls), c_in=c_in, **arch_args).to(memory_format=torch.channels_last)
     if meta['head'] == 'ctc': _check_fit(dls, model, c_in)
     if normalize: _normalize(dls, pretrained, c_in)
     loss_func = ifnone(loss_func, loss_types[meta['head']](vocab, decoder))

@@ -13,7 +13,7 @@ from .heads import *
 # %% auto #0
 __all__ = ['loss_types', 'CaptchaLoss', 'PositionCrossEntropyLoss', 'steps_needed', 'CaptchaCTCLoss']
 
-# %% ../nbs/10_losses.ipynb #55614293
+# %% ../nbs/10_losses.ipynb #7e21e7c5
 class CaptchaLoss:
     "Base of the losses: what a head can do, for fastai. Logits are float `(N, T, n_class)`, targets int64 `(N, L)` padded with 0."
     head_cls = None
@@ -36,11 +36,11 @@ class CaptchaLoss:
 
     def decodes(self, x): # Probabilities `(N, T, n_class)` -> `TensorCaptcha` `(N, T)` padded with 0
         "The ids of the best text of each."
-        return TensorCaptcha(self.head.ids(x.float().log()))
+        return TensorCaptcha(self.head.ids(to_np(x.float().log())))
 
     def log_prob(self, logits, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
         "Exact log p(ids | image)."
-        return tensor(self.head.log_prob(self.head.log_probs(to_np(logits.float())), ids))
+        return tensor(self.head.log_prob(self.head.log_probs(to_np(logits.float())), to_np(ids) if isinstance(ids, Tensor) else ids))
 
 # %% ../nbs/10_losses.ipynb #6efeb26d
 class PositionCrossEntropyLoss(CaptchaLoss):

@@ -60,7 +60,7 @@ def small_resnet(
     stem = nn.Sequential(nn.Conv2d(c_in, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
     return nn.Sequential(stem, ResBlock(widths[0], widths[0]), *[ResBlock(i, o, 2) for i,o in zip(widths, widths[1:])])
 
-# %% ../nbs/08_models.ipynb #64337672
+# %% ../nbs/08_models.ipynb #9bc1bf5b
 _tails = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout)
 
 def _is_tail(m): return isinstance(m, _tails) or type(m).__name__ in ('AdaptiveConcatPool2d','Flatten') or \
@@ -71,10 +71,11 @@ def _default_cut(children):
     while n and _is_tail(children[n-1]): n -= 1
     return n
 
-def _adapt_channels(body, c_in):
-    name,conv = next((n,m) for n,m in body.named_modules() if isinstance(m, nn.Conv2d))
-    if conv.in_channels == c_in: return
-    new = nn.Conv2d(c_in, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, bias=conv.bias is not None)
+def _adapt_channels(body, c_in, given=False):
+    name,conv = next(((n,m) for n,m in body.named_modules() if isinstance(m, nn.Conv2d)), (None,None))
+    if conv is None or conv.in_channels == c_in: return
+    if given: raise ValueError(f'The body that was given is for images of {conv.in_channels} channels, not {c_in}; give one for {c_in}, or a function that builds it.')
+    new = nn.Conv2d(c_in, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation, bias=conv.bias is not None, padding_mode=conv.padding_mode)
     with torch.no_grad():
         new.weight.copy_(conv.weight.mean(1, keepdim=True).expand_as(new.weight)*(conv.in_channels/c_in))
         if conv.bias is not None: new.bias.copy_(conv.bias)
@@ -90,9 +91,9 @@ def make_body(
     "The convolutional part of `body`, for images of `c_in` channels."
     model = body if isinstance(body, nn.Module) else _instantiate(body, pretrained)
     children = list(model.children())
-    n = _default_cut(children) if cut is None else cut
-    if cut is not None or n < len(children): model = nn.Sequential(*children[:n])
-    _adapt_channels(model, c_in)
+    n = _default_cut(children) if cut is None else min(cut, _default_cut(children))
+    if n < len(children): model = nn.Sequential(*children[:n])
+    _adapt_channels(model, c_in, given=isinstance(body, nn.Module))
     return model
 
 # %% ../nbs/08_models.ipynb #47234f15

@@ -15,22 +15,27 @@ from PIL import Image, ImageOps
 # %% auto #0
 __all__ = ['max_pixels', 'ImageError', 'open_image', 'resize_image', 'common_size', 'image_array']
 
-# %% ../nbs/06_preprocess.ipynb #89ca67e0
+# %% ../nbs/06_preprocess.ipynb #b15246d5
 class ImageError(ValueError): "An image that can't be used; the message names it and says why."
 
 max_pixels = 50_000_000 # a captcha with more is a mistake, or an attack on memory
 
 def _source_name(x): return repr(str(x)) if isinstance(x, (str,Path)) else f'the given {type(x).__name__}'
 
+def _from_array(a):
+    if a.dtype not in (np.uint8, np.uint16): raise ImageError(f'its dtype is {a.dtype}, and uint8 or uint16 is needed')
+    return Image.fromarray(a[...,0] if a.ndim == 3 and a.shape[-1] == 1 else a)
+
 def _load(x):
     "The decoded Pillow image behind a path, bytes, array or image"
     if isinstance(x, (bytes,bytearray)): x = io.BytesIO(x)
-    im = x if isinstance(x, Image.Image) else Image.fromarray(x) if isinstance(x, np.ndarray) else Image.open(x)
+    if isinstance(x, np.ndarray): x = _from_array(x)
+    im = x if isinstance(x, Image.Image) else Image.open(x)
     if im.width*im.height > max_pixels: raise ImageError(f'it has {im.width}×{im.height} pixels, more than {max_pixels}')
     im.load()
     return im
 
-# %% ../nbs/06_preprocess.ipynb #0e400658
+# %% ../nbs/06_preprocess.ipynb #ea651f47
 def _flatten(im, mode):
     "`im` as 8-bit `mode`, transparency over white, 16-bit grey scaled down"
     if im.mode.startswith('I') or im.mode == 'F':
@@ -43,7 +48,7 @@ def _flatten(im, mode):
     return im if im.mode == mode else im.convert(mode)
 
 def open_image(
-    x, # A path, the bytes of an image file, a `PIL.Image`, or a uint8 array of shape `(h, w)`, `(h, w, 3)` or `(h, w, 4)`
+    x, # A path, the bytes of an image file, a `PIL.Image`, or an array of shape `(h, w)`, uint8 or uint16, or uint8 `(h, w, 1)`, `(h, w, 3)` or `(h, w, 4)`
     mode:str='RGB', # 'RGB' or 'L' (grey)
 ) -> Image.Image:
     "The first frame of `x`, upright, 8-bit, transparency laid over white; raises `ImageError`."

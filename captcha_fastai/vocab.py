@@ -10,7 +10,7 @@ from collections import Counter
 from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['Vocab']
+__all__ = ['Vocab', 'as_vocab']
 
 # %% ../nbs/00_vocab.ipynb #cd77cc76
 class Vocab:
@@ -75,3 +75,8 @@ def from_labels(cls:Vocab,
 ) -> Vocab:
     "The vocab of all distinct characters in `labels`, sorted by code point."
     return cls(sorted(set().union(*labels)), blank)
+
+# %% ../nbs/00_vocab.ipynb #e5143efe
+def as_vocab(o): # A `Vocab`, a string or sequence of characters, or None -> a `Vocab` or None
+    "`o` as a `Vocab`; None stays None."
+    return o if o is None or isinstance(o, Vocab) else Vocab(o)
