@@ -224,15 +224,15 @@ def crnn(
     head = nn.Sequential(ColumnNorm(c*h) if norm else nn.Identity(), nn.Dropout(ps), nn.Linear(c*h, n), BiLSTM(n, h1), BiLSTM(2*h1, h2), nn.Dropout(ps), nn.Linear(2*h2, n_class))
     return ColumnModel(body, head)
 
-# %% ../nbs/08_models.ipynb #27c4a73c
+# %% ../nbs/08_models.ipynb #5ab5d1fb
 def split_body_head(
     m:nn.Module, # A model with `body` and `head`
-) -> list: # Three lists of parameters
+) -> list: # Three lists of parameters, fewer where a part has none
     "Early layers of the body, late layers of the body, head: the groups for `freeze` and for `slice` learning rates."
     layers = list(m.body.children()) or [m.body]
     half = max(1, len(layers)//2 - 1)
     params = lambda ms: [p for o in ms for p in o.parameters()]
-    return [params(layers[:half]), params(layers[half:]), params([m.head])]
+    return [g for g in (params(layers[:half]), params(layers[half:]), params([m.head])) if g]
 
 arch_meta = {
     multihead_xresnet: dict(head='position', split=split_body_head, size=(50,200)),
