@@ -29,7 +29,7 @@ def run_command(
         return 1
     return 0
 
-# %% ../nbs/20_cli.ipynb #fbc8acfb
+# %% ../nbs/20_cli.ipynb #a57445e9
 def _positive(s):
     n = int(s)
     if n < 1: raise argparse.ArgumentTypeError(f'{n} is not a number from 1 on')
@@ -40,8 +40,8 @@ def _demo_parser():
         description='Train a captcha reader and measure it on images that it has not seen. Without --data, the captchas are four digits drawn by the PyPI package `captcha`.')
     a = p.add_argument
     a('--data', type=Path, metavar='FOLDER', help='your own labelled images, named by their text; a fifth of them is kept to measure (default: draw captchas)')
-    a('--epochs', type=_positive, help='passes over the training images (default: 6 for drawn captchas, 30 for your own)')
-    a('--train', type=_positive, default=7500, metavar='N', help='drawn captchas to learn from')
+    a('--epochs', type=_positive, help='passes over the training images (default: 8 for drawn captchas, 30 for your own)')
+    a('--train', type=_positive, default=8000, metavar='N', help='drawn captchas to learn from')
     a('--test', type=_positive, default=1000, metavar='N', help='drawn captchas to measure with')
     a('--seed', type=int, default=0, help='same seed, same result')
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
@@ -79,14 +79,14 @@ def _draw_readings(path, images, readings):
     fig.savefig(tmp, format=path.suffix[1:].lower(), dpi=90)
     os.replace(tmp, path)
 
-# %% ../nbs/20_cli.ipynb #f4605846
+# %% ../nbs/20_cli.ipynb #0e974f36
 def _demo(args):
     from captcha_fastai.all import captcha_learner,math,nopool_xresnet,partial,set_seed,small_resnet
     set_seed(args.seed, reproducible=True)
     _check_picture(args.out)
     dls,images,labels = _demo_data(args)
     learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=partial(small_resnet, widths=(24,48,96,192)), hidden=512))
-    learn.fit_one_cycle(args.epochs or (30 if args.data else 6), 5e-3)
+    learn.fit_one_cycle(args.epochs or (30 if args.data else 8), 5e-3)
     if args.data is None: learn.calibrate()
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(images))]
     readings = [(dls.vocab.decode(h.ids), l, math.exp(h.log_prob)) for h,l in zip(hyps, labels)]
