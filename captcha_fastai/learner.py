@@ -80,7 +80,7 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #bbf93928
+# %% ../nbs/12_learner.ipynb #4ad002a9
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
@@ -106,7 +106,7 @@ def captcha_learner(
     if meta['head'] == 'ctc': _check_fit(dls, model, c_in)
     if normalize: _normalize(dls, pretrained, c_in)
     loss_func = ifnone(loss_func, loss_types[meta['head']](vocab, decoder))
-    kwargs = {'splitter':meta['split'], **meta.get('defaults', {}), **kwargs}
+    kwargs = {'splitter':meta['split'], **kwargs}
     learn = CaptchaLearner(dls, model, loss_func=loss_func, metrics=ifnone(metrics, [copy(o) for o in default_metrics]), **kwargs)
     learn.arch = arch
     if pretrained: learn.freeze()
