@@ -340,15 +340,15 @@ def probs(y, blank, tree, nodes, need, m, path, out):
             out[v] = m[d,0,T] + m[d,1,T]
             v = tree[CHILD,v]
 
-# %% ../nbs/01a_kernels.ipynb #21aee8ad
+# %% ../nbs/01a_kernels.ipynb #ad18c2df
 @kernel
 def sure(y, room, chars, final, blank, ids):
     "The greedy text of `y (T, C)`, written into `ids`: its length, or -1 if it breaks the rules or has not more than half of all probability; and its scaled probability."
     (T,C),n,last,top = y.shape,0,blank,len(final)-1
     for t in range(T):
         best = 0
-        for c in range(1, C):
-            if y[t,c] > y[t,best]: best = c
+        while best < C-1 and y[t,best] < 1: best += 1 # the largest of a step is scaled to 1
+        if y[t,best] < 1: best = 0 # all are 0
         if best != blank and best != last:
             if not chars[min(n, top),best]: return -1,0.
             ids[n] = best
@@ -382,7 +382,7 @@ def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, len
         for j in range(W): n = push(s, code, n, n_best, exact(p[nodes[j]], shift[i], room[i], lp[i], text, spell(w.tree, nodes[j], text), blank), j)
         for j in range(n): scores[i,j],lens[i,j] = s[j],spell(w.tree, nodes[code[j]], ids[i,j])
 
-# %% ../nbs/01a_kernels.ipynb #8f40de5d
+# %% ../nbs/01a_kernels.ipynb #f979f96e
 def n_threads():
     "Number of threads: `$OMP_NUM_THREADS` if that is set, or else the processors that this process may use."
     n = os.environ.get('OMP_NUM_THREADS', '')
@@ -394,7 +394,7 @@ def share_out(f, n, size, first=16, pays=.004):
     out = [f(slice(0, min(first, n)))]
     rest = n-first
     if rest <= 0: return out
-    parts = min(max(rest*size >> 14, 1), rest) # small enough for the processor's cache
+    parts = min(max(rest*size >> 16, 1), rest) # small enough for the processor's cache
     slices = [slice(first+i*rest//parts, first+(i+1)*rest//parts) for i in range(parts)]
     threads = min(n_threads(), parts) if (perf_counter()-start)*rest/first > pays else 1
     if threads < 2: return out + [f(o) for o in slices]
