@@ -3,6 +3,7 @@ from itertools import groupby, product
 
 import numpy as np
 import pytest
+import torch
 from captcha_fastai import decode
 from captcha_fastai.ctc import ctc_log_prob
 from captcha_fastai.decode import beam_decode, greedy_decode, path_beam_decode
@@ -231,3 +232,21 @@ def own_best(lp, size):
     for t in range(T): beam = decode._step(beam, tree, lp[:, t], None, make_rules(C, T), 0, size)
     ids, lens = tree.texts(beam.node[:, 0], 0)
     return [tuple(t[:n]) for t, n in zip(ids.tolist(), lens)]
+
+
+class Remote(torch.Tensor):
+    "A tensor that numpy can't have before it is brought to the CPU, as those of a GPU are."
+    def cpu(self): return self.as_subclass(torch.Tensor)
+    def numpy(self, **kwargs): raise TypeError("can't convert a remote tensor to numpy")
+    def __array__(self, *args, **kwargs): return self.numpy()
+
+def test_tensors_of_another_device():
+    from captcha_fastai.losses import CaptchaCTCLoss, PositionCrossEntropyLoss
+    here = torch.randn(3, 7, 5).log_softmax(-1)
+    there,ids = here.clone().as_subclass(Remote),torch.tensor([[1,2],[3,0],[0,0]])
+    with pytest.raises(TypeError): np.asarray(there)
+    for f in (greedy_decode, beam_decode, path_beam_decode): assert f(there) == f(here)
+    np.testing.assert_array_equal(ctc_log_prob(there, ids.as_subclass(Remote)), ctc_log_prob(here, ids))
+    for loss in (CaptchaCTCLoss(), PositionCrossEntropyLoss()):
+        assert torch.equal(loss.decodes(loss.activation(there)), loss.decodes(loss.activation(here)))
+        assert torch.equal(loss.log_prob(there, ids.as_subclass(Remote)), loss.log_prob(here, ids))
