@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #2cb1e10e
+# %% ../nbs/90_all.ipynb #5f3a2eac
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -24,6 +24,7 @@ from .metrics import *
 from .learner import *
 from .interpret import *
 from .calibrate import *
+from .ctc_plots import *
 from .fonts import *
 from .styles import *
 from .styles_flat import *
