@@ -119,7 +119,7 @@ class ReadService:
         try: return await self._readings(request, defaults)
         finally: self.here -= 1
 
-# %% ../nbs/18_serve.ipynb #1b1b63a8
+# %% ../nbs/18_serve.ipynb #7dc3cc6b
 def _clean(name): return ''.join(c for c in name or '' if c.isprintable())[:200] or 'image'
 
 @patch
@@ -135,6 +135,7 @@ async def _form(self:ReadService, request):
         raise HTTPException(400, f'The form is broken or too large: {e.message}') from None
     items = form.multi_items()
     files = [(_clean(v.filename), await v.read()) for _,v in items if isinstance(v, UploadFile)]
+    await form.close()
     if not files: raise HTTPException(400, 'There is no image in the request; send files in fields called images.')
     return files, [(k,v) for k,v in items if not isinstance(v, UploadFile)]
 

@@ -32,7 +32,7 @@ def is_local(sock) -> bool:
     "Can only this machine reach it?"
     return ipaddress.ip_address(sock.getsockname()[0]).is_loopback
 
-# %% ../nbs/18c_serve_cli.ipynb #1a40470a
+# %% ../nbs/18c_serve_cli.ipynb #04e95fba
 def _parser():
     p = argparse.ArgumentParser('captcha-serve', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         description='A page on which one drops captchas and sees their texts, and a JSON API (POST /api/read). Stop it with Ctrl-C: requests under way are finished.')
@@ -40,13 +40,13 @@ def _parser():
     a('reader', type=Path, help='a reader folder, or an .onnx file made from one')
     a('--host', default='127.0.0.1', help='address to listen at; any but this machine itself asks for a token, which is printed, or taken from the environment variable CAPTCHA_SERVE_TOKEN')
     a('--port', type=int, default=8000, help='0 takes any that is free')
-    a('--allow-host', action='append', default=[], metavar='NAME', help='a name that the service goes by, if it is behind a proxy or has a name of its own; may come several times')
+    a('--allow-host', action='append', default=[], metavar='NAME', help='a name that the service goes by, if it is behind a proxy or has a name of its own; asks for a token, too; may come several times')
     a('--max-images', type=int, default=32, metavar='N', help='images in a request')
     a('--max-upload', type=float, default=8, metavar='MB', help='size of a request')
     a('--max-pixels', type=float, default=4, metavar='MILLIONS', help='pixels of an image')
     return p
 
-# %% ../nbs/18c_serve_cli.ipynb #65a464ca
+# %% ../nbs/18c_serve_cli.ipynb #92ba67e3
 def load_reader(
     path, # A reader folder, or an .onnx file
 ):
@@ -59,17 +59,17 @@ def load_reader(
     from captcha_fastai.inference import CaptchaReader
     return CaptchaReader.load(path)
 
-def _token(local):
+def _token(private):
     "What requests have to show, and whether it has to be printed"
     token = os.environ.get('CAPTCHA_SERVE_TOKEN')
-    return (token, False) if token or local else (secrets.token_urlsafe(24), True)
+    return (token, False) if token or private else (secrets.token_urlsafe(24), True)
 
 def _serve(args):
     with listen(args.host, args.port) as sock:
         reader = load_reader(args.reader)
         from captcha_fastai.serve import make_app
         local = is_local(sock)
-        token,fresh = _token(local)
+        token,fresh = _token(local and not args.allow_host)
         hosts = ['localhost','127.0.0.1','::1', *args.allow_host, *([] if args.host in ('0.0.0.0','::') else [args.host])]
         app = make_app(reader, hosts, not local, token, max_images=args.max_images, max_bytes=int(args.max_upload*1e6), max_pixels=int(args.max_pixels*1e6))
         address,port = sock.getsockname()[:2]
