@@ -150,7 +150,7 @@ async def _readings(self:ReadService, request, defaults):
         if not {'length','allowed'} & set(chosen): raise
         raise HTTPException(422, 'The reader can give no text with this length and these characters.') from None
 
-# %% ../nbs/18_serve.ipynb #aa9be432
+# %% ../nbs/18_serve.ipynb #a276f959
 async def _refused(request, e):
     status,why = getattr(e, 'status_code', 500),getattr(e, 'detail', '')
     if status == 404: why = 'There is nothing at this address.'
@@ -162,12 +162,12 @@ async def _refused(request, e):
 async def _gone(request, e): return Response(status_code=400) # the client has left: nobody hears it
 
 def _api_answer(readings, options):
+    status = 422 if all(o['error'] for o in readings) else 200
     if options.get('format') == 'csv':
-        return Response(''.join([csv_line(csv_columns), *map(reading_line, readings)]), media_type='text/csv; charset=utf-8', headers={'content-disposition':'attachment; filename="readings.csv"'})
-    if all(o['error'] for o in readings): return JSONResponse(dict(error=readings[0]['error'], readings=readings), 422)
-    return JSONResponse(dict(readings=readings))
+        return Response(''.join([csv_line(csv_columns), *map(reading_line, readings)]), status, media_type='text/csv; charset=utf-8', headers={'content-disposition':'attachment; filename="readings.csv"'})
+    return JSONResponse({**(dict(error=readings[0]['error']) if status == 422 else {}), 'readings':readings}, status)
 
-# %% ../nbs/18_serve.ipynb #a1c83b72
+# %% ../nbs/18_serve.ipynb #217e86fe
 def make_app(
     reader, # As for `ReadService`
     hosts=('localhost','127.0.0.1','::1'), # Names that the service goes by
@@ -178,11 +178,10 @@ def make_app(
 ) -> FastHTML:
     "The page, the API and the page about it, behind a `Guard`."
     service,token = ReadService(reader, **limits),Token(token)
-    unit = 'place' if reader.head.kind == 'position' else 'column'
     async def api(request): return _api_answer(*await service.readings(request, n_best=3))
     async def cards(request):
         readings,_ = await service.readings(request, n_best=3, heat='1')
-        return HTMLResponse(''.join(to_xml(reading_card(o, unit), indent=False) for o in readings))
+        return HTMLResponse(''.join(to_xml(reading_card(o, heat_unit(reader)), indent=False) for o in readings))
     async def login(request):
         form = await request.form(max_files=0, max_fields=2)
         if not token.is_right(str(form.get('token', '')).strip()): return HTMLResponse(to_xml(login_page(wrong=True)), 403)

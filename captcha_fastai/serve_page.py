@@ -12,8 +12,8 @@ import captcha_fastai, numpy as np
 from fastcore.xml import *
 
 # %% auto #0
-__all__ = ['assets', 'csv_columns', 'heat_rows', 'percent', 'heat_map', 'csv_line', 'reading_line', 'reading_card', 'page',
-           'home_page', 'login_page', 'error_page', 'api_page']
+__all__ = ['assets', 'csv_columns', 'heat_rows', 'percent', 'heat_map', 'heat_unit', 'csv_line', 'reading_line', 'reading_card',
+           'page', 'home_page', 'login_page', 'error_page', 'api_page']
 
 # %% ../nbs/18b_page.ipynb #ad647bf9
 assets = Path(captcha_fastai.__file__).parent/'assets'
@@ -56,6 +56,11 @@ def heat_map(
     said = ', '.join(f'{_shown(r["char"])} up to {percent(max(r["probs"]))}' for r in rows if r['char'])
     return ft('svg', *drawn, cls='heat', role='img', height=len(rows)*_row, aria_label=f'Characters by {unit}: {said}')
 
+# %% ../nbs/18b_page.ipynb #3d4c321f
+def heat_unit(reader) -> str:
+    "What a column of a reader's heat map stands for."
+    return 'place' if reader.head.kind == 'position' else 'column'
+
 # %% ../nbs/18b_page.ipynb #10278111
 csv_columns = 'file','text','confidence','answered','error'
 
@@ -92,7 +97,7 @@ def reading_card(
         ft('footer', Span(o['file'], title=o['file'], cls='file'), ft('button', '×', type='button', cls='remove', title='Remove', aria_label=f'Remove {o["file"]}')),
         cls='card', data_row=reading_line(o), aria_label=f'{o["file"]}: {o["error"] or o["text"]}')
 
-# %% ../nbs/18b_page.ipynb #25418966
+# %% ../nbs/18b_page.ipynb #12747028
 def page(
     title:str, # Stands in the tab
     *content, # Of the main part
@@ -106,8 +111,6 @@ def page(
             *([ft('script', src='/assets/serve.js', defer=True)] if script else [])),
         Body(ft('header', A(Img(src='/assets/favicon.svg', alt='', width=28, height=28), 'captcha_fastai', href='/', cls='brand'), Nav(A('Read', href='/'), A('API', href='/api'))),
             ft('main', *content), **body), lang='en')
-
-def _unit(reader): return 'place' if reader.head.kind == 'position' else 'column'
 
 def _facts(reader):
     chars = ''.join(map(_shown, reader.vocab.chars))

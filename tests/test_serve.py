@@ -101,6 +101,7 @@ def test_csv_is_safe_in_spreadsheets(client):
     head,*rows = csv.reader(io.StringIO(r.text))
     assert head == ['file','text','confidence','answered','error'] and len(rows) == 5
     assert not any(cell[:1] in '=+-@' for row in rows for cell in row if cell)
+    assert post(client, files[3], format='csv').status_code == 422
     assert rows[0][1] == "'=ab" and rows[3][3] == 'no' and rows[4][1] == '00a'
 
 # refusals
