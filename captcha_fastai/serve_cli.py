@@ -46,7 +46,7 @@ def _parser():
     a('--max-pixels', type=float, default=4, metavar='MILLIONS', help='pixels of an image')
     return p
 
-# %% ../nbs/18c_serve_cli.ipynb #92ba67e3
+# %% ../nbs/18c_serve_cli.ipynb #f74b8dce
 def load_reader(
     path, # A reader folder, or an .onnx file
 ):
@@ -70,10 +70,10 @@ def _serve(args):
         from captcha_fastai.serve import make_app
         local = is_local(sock)
         token,fresh = _token(local and not args.allow_host)
-        hosts = ['localhost','127.0.0.1','::1', *args.allow_host, *([] if args.host in ('0.0.0.0','::') else [args.host])]
+        host = socket.gethostname() if args.host in ('0.0.0.0','::') else args.host
+        hosts = ['localhost','127.0.0.1','::1', host, *args.allow_host]
         app = make_app(reader, hosts, not local, token, max_images=args.max_images, max_bytes=int(args.max_upload*1e6), max_pixels=int(args.max_pixels*1e6))
-        address,port = sock.getsockname()[:2]
-        print(f'The page is at http://{f"[{address}]" if ":" in address else address}:{port}/ (Ctrl-C stops the service)', flush=True)
+        print(f'The page is at http://{f"[{host}]" if ":" in host else host}:{sock.getsockname()[1]}/ (Ctrl-C stops the service)', flush=True)
         if fresh: print(f'Token: {token}', flush=True)
         run_app(app, sock)
 

@@ -67,6 +67,7 @@ function nextBatch() {
 }
 
 async function send(batch) {
+  if (!batch.length) return;
   const form = new FormData();
   for (const card of batch) { const {file} = pictures.get(card); form.append('images', file, file.name); }
   for (const {name, value} of options.elements) if (value) form.append(name, name === 'threshold' ? value / 100 : value);
@@ -151,7 +152,7 @@ options.addEventListener('submit', e => e.preventDefault());
 options.addEventListener('change', () => { // read everything again
   if (!options.reportValidity()) return;
   for (const [card, {file, url}] of [...pictures]) {
-    if (card.classList.contains('waiting')) continue;
+    if (queue.includes(card)) continue; // one that is being read already is forgotten: its answer would be an old one
     const fresh = waitingCard(file, url);
     pictures.delete(card);
     card.replaceWith(fresh);
