@@ -42,13 +42,13 @@ def check_origin(
     if site == 'cross-site' and headers.get('sec-fetch-mode') != 'navigate':
         raise HTTPException(403, 'The request comes from another site, and only pages of this service may use it.')
 
-# %% ../nbs/18a_guard.ipynb #419299c4
+# %% ../nbs/18a_guard.ipynb #b70dd2c3
 class Token:
     "A secret that requests have to know; None lets everybody in."
     def __init__(self,
-        secret:str=None, # At least 16 characters
+        secret:str=None, # At least 16 ASCII characters
     ):
-        if secret is not None and len(secret) < 16: raise ValueError('The token is too easy to guess; give it 16 characters or more.')
+        if secret is not None and (len(secret) < 16 or not secret.isascii()): raise ValueError('The token is too easy to guess or has unusual characters; give it 16 ASCII characters or more.')
         self.secret = secret
         key = hmac.new((secret or '').encode(), b'captcha-serve', hashlib.sha256).hexdigest()
         self.cookie,self.value = f'captcha_{key[:8]}',key[8:]
@@ -91,9 +91,9 @@ class BoundedBody:
 
 def too_large(max_bytes) -> str: return f'The upload is larger than {max_bytes/1e6:g} MB; send fewer or smaller images at a time.'
 
-# %% ../nbs/18a_guard.ipynb #aedec5fb
+# %% ../nbs/18a_guard.ipynb #49bb96be
 lock_down = {
-    'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     'x-content-type-options':'nosniff', 'x-frame-options':'DENY', 'referrer-policy':'no-referrer',
     'cross-origin-resource-policy':'same-origin', 'cross-origin-opener-policy':'same-origin'}
 
