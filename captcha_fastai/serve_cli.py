@@ -81,7 +81,7 @@ def main(argv=None) -> int: # Words of the command line -> 0 when it was stopped
     "The command `captcha-serve`: a page and an API that read captchas."
     return run_command(_serve, _parser(), argv)
 
-# %% ../nbs/18c_serve_cli.ipynb #391bab2d
+# %% ../nbs/18c_serve_cli.ipynb #68b040da
 def run_app(
     app, # As from `make_app`
     sock, # As from `listen`
@@ -90,7 +90,9 @@ def run_app(
     "Serve until stopped."
     import signal, uvicorn
     config = uvicorn.Config(app, log_level='warning', access_log=False, server_header=False, ws='none', lifespan='off', timeout_graceful_shutdown=seconds)
-    stops = [(s, signal.signal(s, lambda *_: None)) for s in (signal.SIGINT, signal.SIGTERM)] # uvicorn repeats a signal when it has done its work
-    try: uvicorn.Server(config).run(sockets=[sock])
+    server = uvicorn.Server(config)
+    def stop(*_): server.should_exit = True # for a signal before uvicorn listens to them; it also repeats one when it has done its work
+    stops = [(s, signal.signal(s, stop)) for s in (signal.SIGINT, signal.SIGTERM)]
+    try: server.run(sockets=[sock])
     finally:
         for s,before in stops: signal.signal(s, before)
