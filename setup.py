@@ -17,7 +17,7 @@ setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     classifiers=[f"Development Status :: {cfg['status']} - {statuses[cfg['status']]}",
                  f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
-    packages=find_packages(include=[lib, f'{lib}.*']), include_package_data=True,
+    packages=find_packages(include=[lib, f'{lib}.*']), package_data={lib:['assets/*']},
     install_requires=lines('requirements'),
     extras_require={o: lines(f'{o}_requirements') for o in ('fast','packed','dev')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f'{lib}={lib}._modidx:d']},
