@@ -80,7 +80,7 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #4ad002a9
+# %% ../nbs/12_learner.ipynb #6caf2832
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
@@ -108,7 +108,7 @@ def captcha_learner(
     loss_func = ifnone(loss_func, loss_types[meta['head']](vocab, decoder))
     kwargs = {'splitter':meta['split'], **kwargs}
     learn = CaptchaLearner(dls, model, loss_func=loss_func, metrics=ifnone(metrics, [copy(o) for o in default_metrics]), **kwargs)
-    learn.arch = arch
+    learn.arch,learn.arch_args,learn.size,learn.c_in = arch,arch_args,_size(dls),c_in # what readers are built from
     if pretrained: learn.freeze()
     return learn
 

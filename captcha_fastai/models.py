@@ -11,21 +11,24 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['arch_meta', 'ResBlock', 'small_resnet', 'make_body', 'feature_shape', 'PositionModel', 'ConcatPool',
-           'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'ColumnNorm', 'BiLSTM', 'crnn', 'split_body_head']
+__all__ = ['named_bodies', 'arch_meta', 'ResBlock', 'small_resnet', 'body_name', 'make_body', 'feature_shape', 'PositionModel',
+           'ConcatPool', 'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'ColumnNorm', 'BiLSTM', 'crnn',
+           'split_body_head']
 
-# %% ../nbs/08_models.ipynb #f68f0048
+# %% ../nbs/08_models.ipynb #826d5663
+named_bodies = {} # name: a function `(pretrained=…)` that builds a body
+
 def _find_body(name):
     "The function that builds the body called `name`"
-    if name == 'small_resnet': return small_resnet
+    if name in named_bodies: return named_bodies[name]
     if name.startswith(('xresn','xse_res')):
         m = importlib.import_module('fastai.vision.models.xresnet')
         if hasattr(m, name): return getattr(m, name)
     tv = importlib.import_module('torchvision.models')
     if name in tv.list_models(module=tv): return getattr(tv, name)
     try: timm = importlib.import_module('timm')
-    except ImportError: raise ValueError(f'There is no body {name!r} in fastai or torchvision; if it is one of timm, `pip install timm`.') from None
-    if not timm.is_model(name): raise ValueError(f'There is no body {name!r} in fastai, torchvision or timm; check the name.')
+    except ImportError: raise ValueError(f'There is no body {name!r} in named_bodies, fastai or torchvision; if it is one of timm, `pip install timm`.') from None
+    if not timm.is_model(name): raise ValueError(f'There is no body {name!r} in named_bodies, fastai, torchvision or timm; check the name.')
     return lambda pretrained, **kw: timm.create_model(name, pretrained=pretrained, num_classes=0, global_pool='', **kw)
 
 def _uses_weights(f): return getattr(f, '__module__', '').startswith('torchvision.')
@@ -39,7 +42,7 @@ def _instantiate(body, pretrained):
         name = body if isinstance(body, str) else getattr(body, '__name__', body)
         raise RuntimeError(f"The pretrained weights of {name!r} can't be had here ({type(e).__name__}: {e}); use pretrained=False.") from e
 
-# %% ../nbs/08_models.ipynb #2fb95436
+# %% ../nbs/08_models.ipynb #15107846
 class ResBlock(nn.Module):
     "Two 3×3 convolutions and a shortcut (He et al. 2016): `(N, n_in, h, w)` to `(N, n_out, h/stride, w/stride)`."
     def __init__(self, n_in, n_out, stride=1):
@@ -59,6 +62,24 @@ def small_resnet(
     if pretrained: raise ValueError('small_resnet has no pretrained weights.')
     stem = nn.Sequential(nn.Conv2d(c_in, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
     return nn.Sequential(stem, ResBlock(widths[0], widths[0]), *[ResBlock(i, o, 2) for i,o in zip(widths, widths[1:])])
+
+named_bodies['small_resnet'] = small_resnet
+
+# %% ../nbs/08_models.ipynb #048301f9
+def body_name(
+    body, # As for `make_body`
+) -> str:
+    "The name by which `make_body` finds `body`; a `ValueError` with the way out if there is none."
+    if isinstance(body, str): return body
+    for name,f in named_bodies.items():
+        if f is body: return name
+    name = getattr(body, '__name__', None)
+    try:
+        if name and _find_body(name) is body: return name
+    except ValueError: pass
+    what = name or f'of type {type(body).__name__}'
+    raise ValueError(f"The body {what} can't be found by a name, so no file can say how to build it; register the function that builds it, "
+                     "such as named_bodies['my_body'] = my_body.")
 
 # %% ../nbs/08_models.ipynb #9bc1bf5b
 _tails = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.AvgPool2d, nn.Flatten, nn.Linear, nn.Dropout)
