@@ -111,7 +111,7 @@ def write_reader(
     write_whole(folder/weights_name, weights)
     write_whole(folder/json_name, (json.dumps(info, indent=1)+'\n').encode())
 
-# %% ../nbs/17_reader_file.ipynb #9b5fca1c
+# %% ../nbs/17_reader_file.ipynb #667916e3
 def parse_info(
     text, # JSON, str or bytes in UTF-8
     where, # Named in errors
@@ -121,9 +121,9 @@ def parse_info(
     except (ValueError,RecursionError) as e: raise ReaderError(f"{where} can't be read ({e}); copy the reader again.") from None
     return check_info(info, where)
 
-def _bytes(file, most):
+def _bytes(file, most, what=f'a reader is a folder with {json_name} and {weights_name}'):
     "The content of `file`, if there are at most `most` bytes"
-    if not file.is_file(): raise ReaderError(f'There is no {file.name} in {str(file.parent)!r}; a reader is a folder with {json_name} and {weights_name}.')
+    if not file.is_file(): raise ReaderError(f'There is no {file.name} in {str(file.parent)!r}; {what}.')
     if file.stat().st_size > most: raise ReaderError(f'{str(file)!r} has {file.stat().st_size} bytes, more than the {most} that a reader would have.')
     return file.read_bytes()
 
