@@ -56,7 +56,7 @@ def _quantized(data, xs):
         else: quantize_static(pre, out, _Calibration(xs), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
         return Path(out).read_bytes()
 
-# %% ../nbs/17d_onnx_export.ipynb #596ebbac
+# %% ../nbs/17d_onnx_export.ipynb #79a3d1c5
 def export_onnx(
     reader, # A `CaptchaReader`
     path, # File to write
@@ -64,8 +64,8 @@ def export_onnx(
 ):
     "Write `reader` as an ONNX file, whole or not at all; what `reader.to_onnx` does."
     onnx,path = _onnx(),Path(path)
+    if not isinstance(quantize, bool) and not len(quantize := list(quantize)): raise ValueError('quantize=[] has no image to measure on; give some, or quantize=True.')
     images = None if isinstance(quantize, bool) else reader._pixels(quantize)
-    if images is not None and not len(images): raise ValueError('quantize=[] has no image to measure on; give some, or quantize=True.')
     data = _traced(reader)
     if quantize is not False: data = _quantized(data, images)
     model = onnx.load_from_string(data)
