@@ -36,7 +36,7 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #0d5e3692
+# %% ../nbs/17a_reading.ipynb #d081e08a
 def _is_one(x):
     "One image, not many?"
     if isinstance(x, np.ndarray): return x.ndim < 4
@@ -52,7 +52,7 @@ def _bar(gen, items, bs, progress):
     if not (n is not None and n >= 1000 if progress is None else progress): return gen
     try: from fastprogress import progress_bar
     except ImportError: return gen
-    return progress_bar(gen, total=None if n is None else -(-n//bs))
+    return progress_bar(gen, total='noinfer' if n is None else -(-n//bs))
 
 class BaseReader:
     "A trained reader: `info` holds everything but the weights, as `reader.json` does."
@@ -86,7 +86,7 @@ class BaseReader:
         length:int=None, # Exact number of characters
         allowed=None, # The characters that may occur; or with `length` a list of strings, one for each position
         threshold:float=None, # Least confidence of an answer, from 0 to 1; the reader's own `threshold` if None
-        n_best:int=1, # Number of texts to look for; all but the best become `alternatives`
+        n_best:int=1, # Number of texts to look for; all but the best become `alternatives`. From 2 on a search finds them, which may also find a better first
         bs:int=None, # Batch size
         progress:bool=None, # Show a progress bar? From 1,000 images on if None
         **options # More of decoding, such as `max_length=6`; see `Head.decode`
