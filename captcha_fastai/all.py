@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #5f3a2eac
+# %% ../nbs/90_all.ipynb #3de33b91
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -35,6 +35,11 @@ from .folder import *
 from .pack import *
 from .synth_data import *
 from .recipes import *
+from .reader_file import *
+from .reading import *
+from .inference import *
+from .onnx_reader import *
+from .hub import *
 from .results import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed

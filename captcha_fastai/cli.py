@@ -12,22 +12,21 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['run_command', 'demo']
 
-# %% ../nbs/20_cli.ipynb #207c921c
+# %% ../nbs/20_cli.ipynb #0714edb4
 def run_command(
     f, # A function of the parsed arguments
     parser:argparse.ArgumentParser, # Gets the option `--debug`
     argv=None, # Words of the command line, without the command; `sys.argv` if None
-) -> int: # Exit status: 0 done, 1 failed, 130 stopped by Ctrl-C
+) -> int: # Exit status: 0 done, 1 failed, 2 wrong words (argparse), 130 stopped by Ctrl-C, or what `f` answers
     "Parse, run, and turn an error into a sentence."
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parser.parse_args(argv)
-    try: f(args)
+    try: return f(args) or 0
     except KeyboardInterrupt: return print('stopped', file=sys.stderr) or 130
     except Exception as e:
         if args.debug: raise
         print(f'{parser.prog}: {e}', file=sys.stderr)
         return 1
-    return 0
 
 # %% ../nbs/20_cli.ipynb #a57445e9
 def _positive(s):

@@ -40,7 +40,7 @@ def _normalize(dls, pretrained, c_in):
         fs = [o for o in dl.after_batch.fs if not getattr(o, 'by_captcha_learner', False)]
         dl.after_batch = Pipeline(fs if any(isinstance(o, Normalize) for o in fs) else [*fs, norm], split_idx=dl.after_batch.split_idx)
 
-# %% ../nbs/12_learner.ipynb #a5358ccf
+# %% ../nbs/12_learner.ipynb #f86d4b2e
 class CaptchaLearner(Learner):
     "A `Learner` whose `predict` answers a text, its ids and its probability."
     @property
@@ -54,7 +54,7 @@ class CaptchaLearner(Learner):
     ) -> np.ndarray: # float64 `(N, T, n_class)`
         "Log-probabilities of the classes for `items`, in their order, at the learner's temperature."
         if not isinstance(self.dls, CaptchaDataLoaders): items = [o if isinstance(o, Path) else PILCaptcha.create(o) for o in items] # a DataBlock knows its item types only
-        with self.no_bar(): logits = self.get_preds(dl=self.dls.test_dl(items, bs=bs, num_workers=0), act=noop)[0]
+        with self.no_bar(), exact_floats(self.dls.device): logits = self.get_preds(dl=self.dls.test_dl(items, bs=bs, num_workers=0), act=noop)[0]
         return self.head.log_probs(to_np(logits))
 
     def to_bf16(self):
@@ -80,7 +80,7 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #4ad002a9
+# %% ../nbs/12_learner.ipynb #6caf2832
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
@@ -108,7 +108,7 @@ def captcha_learner(
     loss_func = ifnone(loss_func, loss_types[meta['head']](vocab, decoder))
     kwargs = {'splitter':meta['split'], **kwargs}
     learn = CaptchaLearner(dls, model, loss_func=loss_func, metrics=ifnone(metrics, [copy(o) for o in default_metrics]), **kwargs)
-    learn.arch = arch
+    learn.arch,learn.arch_args,learn.size,learn.c_in = arch,arch_args,_size(dls),c_in # what readers are built from
     if pretrained: learn.freeze()
     return learn
 

@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 # %% auto #0
 __all__ = ['max_pixels', 'ImageError', 'open_image', 'resize_image', 'common_size', 'image_array']
 
-# %% ../nbs/06_preprocess.ipynb #b15246d5
+# %% ../nbs/06_preprocess.ipynb #c09676fc
 class ImageError(ValueError): "An image that can't be used; the message names it and says why."
 
 max_pixels = 50_000_000 # a captcha with more is a mistake, or an attack on memory
@@ -32,6 +32,7 @@ def _load(x):
     if isinstance(x, np.ndarray): x = _from_array(x)
     im = x if isinstance(x, Image.Image) else Image.open(x)
     if im.width*im.height > max_pixels: raise ImageError(f'it has {im.width}×{im.height} pixels, more than {max_pixels}')
+    if not im.width*im.height: raise ImageError('it has no pixels')
     im.load()
     return im
 

@@ -12,7 +12,8 @@ import pandas as pd
 import captcha_fastai
 
 # %% auto #0
-__all__ = ['reference', 'load_results', 'Markdown', 'markdown_table', 'three_approaches_table', 'plot_curves', 'misread_table']
+__all__ = ['reference', 'load_results', 'Markdown', 'markdown_table', 'three_approaches_table', 'plot_curves', 'misread_table',
+           'reader_table']
 
 # %% ../nbs/16_results.ipynb #510e77d6
 def load_results(
@@ -72,3 +73,12 @@ def misread_table(name='three_approaches', path=None) -> pd.DataFrame: # Columns
     if not wrong: return pd.DataFrame(columns=['file','label'])
     df = pd.DataFrame(wrong).pivot_table('text', ['file','label'], 'arch', aggfunc=', '.join, fill_value='')
     return df.loc[(df != '').sum(1).sort_values(ascending=False, kind='stable').index].reset_index()
+
+# %% ../nbs/16_results.ipynb #d8fa3036
+_forms = dict(torch='`CaptchaReader`', onnx='ONNX', int8='ONNX, `quantize=images`', int8_dynamic='ONNX, `quantize=True`')
+
+def reader_table(path=None) -> Markdown: # `path` as in `load_results`
+    "Accuracy, agreement, speed and size of a reader's forms."
+    rows = [{'form': _forms[r['form']], 'captchas read': f"{r['accuracy']:.2f} % ({r['right']} of {r['n']})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'same text as torch': f"{r['same_text']} of {r['n']}",
+             'largest gap in confidence': f"{r['confidence_gap']:.2g}", 'images/s, one': r['one'], 'images/s, 64': r['many'], 'MB': r['megabytes']} for r in load_results('reader', path)['rows']]
+    return markdown_table(pd.DataFrame(rows))
