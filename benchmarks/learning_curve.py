@@ -1,0 +1,104 @@
+"""Reading 4 characters of 0-9A-Z drawn by ImageCaptcha at 80×170: accuracy against samples seen, and what brought it there.
+
+    python benchmarks/learning_curve.py NAME… [--threads 1]
+
+Each NAME is a line of `runs`. Every training sample is drawn once; every point of a curve is measured on 10,000 images of its own, drawn from another seed,
+that nothing has seen before. A run keeps its state in `cache/` after every 12,800 samples, so a stopped script goes on where it was; all runs together are
+`results/learning_curve.json`. The weights that are measured are a moving average of those that are trained.
+"""
+import argparse, os, time
+from functools import partial
+import torch
+from torch.optim.swa_utils import AveragedModel
+from captcha_fastai.all import *
+from common import cache, load_json, results, save_json, where, wilson
+
+CHARS, LENGTH, SIZE, STEP, TEST = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 4, (80,170), 12_800, 10_000
+hard = {'0':3, 'O':3} # these two are drawn three times as often as the others
+
+_base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998)
+runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last `decay` steps
+    'long': dict(_base, steps=48, weights=hard),
+}
+
+def source(seed, weights=None): return SynthCaptcha(CHARS, LENGTH, SIZE, 'image_captcha', seed, weights=None if weights is None else [weights.get(c, 1) for c in CHARS])
+
+def learner(r):
+    dls = CaptchaDataLoaders.from_synth(source('learning curve', r['weights']), STEP, r['bs'], online=True, size=r['size'], mode=r['mode'], batch_tfms=[], bs=r['bs'])
+    return captcha_learner(dls, nopool_xresnet, loss_func=PositionCrossEntropyLoss(dls.vocab, label_smoothing=r['smooth']), metrics=[], wd=r['wd'], opt_func=partial(OptimWrapper, opt=torch.optim.AdamW),
+                           arch_args=dict(body=partial(small_resnet, widths=r['widths']), hidden=r['hidden'], ps=r['ps'])).to_bf16()
+
+def read(model, learn, r, seed, n=TEST, shifts=((0,0),)):
+    "Labels and texts of `n` fresh images; log-probabilities averaged over `shifts` of the image, in pixels."
+    test = CaptchaDataLoaders.from_synth(source(seed), r['bs'], n, size=r['size'], mode=r['mode'], batch_tfms=[], bs=128, vocab=learn.vocab)
+    for t in learn.dls.valid.after_batch.fs.filter(risinstance(Normalize)): test.add_tfms([t], 'after_batch')
+    model.eval(); labels,texts = [],[]
+    with torch.inference_mode():
+        for x,y in test.valid:
+            x = x.as_subclass(Tensor).contiguous(memory_format=torch.channels_last)
+            out = sum(model(torch.roll(x, s, (2,3))).float().log_softmax(-1) for s in shifts)
+            labels += [learn.vocab.decode(o) for o in y]; texts += [learn.vocab.decode(o) for o in learn.loss_func.decodes(out.softmax(-1))]
+    return labels,texts
+
+def alike(t): return t.replace('O', '0')
+
+def point(seen, labels, texts):
+    "What a reading is worth."
+    wrong = [(l,t) for l,t in zip(labels, texts) if l != t]
+    return dict(samples=seen, n=len(labels), right=len(labels)-len(wrong), captcha_accuracy=round(100-100*len(wrong)/len(labels), 3), interval=wilson(len(labels)-len(wrong), len(labels)),
+                only_0_O=sum(alike(l) == alike(t) for l,t in wrong), wrong=[f'{l} {t}' for l,t in wrong])
+
+class Curve(Callback):
+    "Averages the weights, measures after 1, 2, 4, 8, … steps, and keeps everything that is needed to go on."
+    order = 70
+    def __init__(self, run, file, steps): store_attr()
+    def before_fit(self):
+        slow = 1-self.run['ema'] # until there are enough weights, the plain mean
+        self.average = AveragedModel(self.learn.model, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(1/(1+n/4), min=slow), use_buffers=True)
+        self.rows,self.spent = [],0.
+        if self.file.exists():
+            s = torch.load(self.file, weights_only=True)
+            self.learn.model.load_state_dict(s['model']); self.average.load_state_dict(s['average']); self.opt.load_state_dict(s['opt'])
+            self.rows,self.spent = s['rows'],s['spent']
+            self.dls.train.passes = s['passes']
+    def before_train(self): self.start = time.process_time()
+    def after_batch(self):
+        if self.training: self.average.update_parameters(self.learn.model)
+    def after_train(self): self.spent += time.process_time()-self.start
+    def after_epoch(self):
+        k = self.epoch+1
+        if k & (k-1) == 0 or k == self.steps:
+            self.rows.append(dict(point(k*STEP, *read(self.average, self.learn, self.run, f'learning curve, test {k}')), cpu_minutes=round(self.spent/60, 2)))
+            print(self.file.stem, {a:b for a,b in self.rows[-1].items() if a != 'wrong'}, flush=True)
+        tmp = self.file.with_suffix('.tmp')
+        torch.save(dict(model=self.learn.model.state_dict(), average=self.average.state_dict(), opt=self.opt.state_dict(), rows=self.rows, spent=self.spent, passes=self.dls.train.passes, epoch=k), tmp)
+        os.replace(tmp, self.file)
+
+def train(name):
+    r,file = runs[name],cache/'learning_curve'/f'{name.replace(" ","_")}.pth'
+    file.parent.mkdir(exist_ok=True, parents=True)
+    set_seed(0, reproducible=True)
+    learn = learner(r); curve = Curve(r, file, r['steps'])
+    done = torch.load(file, weights_only=True)['epoch'] if file.exists() else 0
+    n,d = r['steps'],r['decay']
+    lr = ParamScheduler({'lr': combine_scheds([1/n, (n-d-1)/n, d/n], [SchedLin(r['lr']/20, r['lr']), SchedNo(r['lr'], r['lr']), SchedCos(r['lr'], r['lr']/500)])})
+    with learn.no_bar(), learn.no_logging(): learn.fit(n, r['lr'], cbs=[lr, curve], start_epoch=done)
+    return learn,curve,r
+
+def finish(name):
+    "A run, its last reading once more with shifted copies, and its row of the results."
+    learn,curve,r = train(name)
+    shifts = [(0,0),(1,0),(-1,0),(0,1),(0,-1)]
+    tta = point(r['steps']*STEP, *read(curve.average, learn, r, f'learning curve, test {r["steps"]}', shifts=shifts))
+    return dict(name=name, run=r, seed=0, parameters=sum(p.numel() for p in learn.model.parameters()), points=curve.rows, shifted=tta, threads=torch.get_num_threads(), **where('captcha','pillow','numpy'))
+
+if __name__ == '__main__':
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument('names', nargs='*', default=list(runs), metavar='NAME', help=f'which of {", ".join(runs)} (default: all)')
+    p.add_argument('--threads', type=int, help='threads of torch (default: as many as cores)')
+    args = p.parse_args()
+    if args.threads: torch.set_num_threads(args.threads)
+    for name in args.names:
+        file = cache/'learning_curve'/f'{name.replace(" ","_")}.json'
+        if not file.exists() or load_json(file)['run'] != json.loads(json.dumps(runs[name])): save_json(file, finish(name))
+    save_json(results/'learning_curve.json', dict(rows=[load_json(f) for n in runs if (f := cache/'learning_curve'/f'{n.replace(" ","_")}.json').exists()]))
