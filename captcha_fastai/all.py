@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #2cb1e10e
+# %% ../nbs/90_all.ipynb #ad30a987
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -16,6 +16,7 @@ from .positions import *
 from .preprocess import *
 from .heads import *
 from .models import *
+from .vgg import *
 from .check import *
 from .augment import *
 from .data import *
@@ -33,6 +34,8 @@ from .synth import *
 from .folder import *
 from .pack import *
 from .synth_data import *
+from .packed_data import *
+from .offline_online import *
 from .recipes import *
 from .results import *
 
