@@ -3,7 +3,7 @@
     python benchmarks/offline_online.py [NAME…] [--seeds 0 1 2] [--threads 1]
 
 4 characters of 0-9A-Z drawn by ImageCaptcha at 170×80 and seen at half of that size, `vgg_heads` without normalisation (the reference's kind of network) and with it,
-12,800 samples in every run. The loss and the accuracy of each epoch are measured on 512 images that are never trained on, the end on 4,096 others.
+12,800 samples in every run. The loss and the accuracy of each epoch are measured on 128 images that are never trained on, the end on 1,024 others.
 Each run (name, seed) is kept in `cache/` when it is done, so a stopped script goes on where it was; all runs together are `results/offline_online.json`.
 """
 import argparse, tempfile, time
@@ -12,7 +12,7 @@ import torch
 from captcha_fastai.all import *
 from common import cache, load_json, results, save_json, where, wilson
 
-CHARS, LENGTH, DRAWN, SEEN, TEST = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 4, (80,170), (40,85), 4096
+CHARS, LENGTH, DRAWN, SEEN, TEST = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 4, (80,170), (40,85), 1024
 once = stages['reference']
 runs = { # the network's normalisation, and the recipe
     'plain, online only':       dict(norm=False, recipe=dict(once, offline=None, online=dict(once['online'], n_epoch=10))),
@@ -29,7 +29,7 @@ def run(name, seed):
     with tempfile.TemporaryDirectory() as tmp:
         dls = CaptchaDataLoaders.from_synth(drawn(f'test {seed}'), 128, TEST, size=SEEN, batch_tfms=[], bs=128, path=tmp)
         learn = captcha_learner(dls, vgg_heads, arch_args=dict(body=partial(vgg_body, norm=r['norm'])), loss_func=PositionCrossEntropyLoss(dls.vocab, label_smoothing=0.)).to_bf16()
-        with learn.no_bar(), learn.no_logging(): rows = learn.offline_online(drawn(seed), r['recipe'], valid=512)
+        with learn.no_bar(), learn.no_logging(): rows = learn.offline_online(drawn(seed), r['recipe'], valid=128)
         for o in rows: del o['file']
         loss,acc,char,_ = learn.validate()
     k = round(acc*TEST)

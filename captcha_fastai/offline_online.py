@@ -66,7 +66,7 @@ def _recipe(recipe, changes):
     if isinstance(r['opt'], str) and r['opt'] not in opt_funcs: raise ValueError(f"opt={r['opt']!r} is none of {', '.join(map(repr, opt_funcs))}; take one of them, or an `opt_func`.")
     return r
 
-# %% ../nbs/14a_offline_online.ipynb #a83934e0
+# %% ../nbs/14a_offline_online.ipynb #07f74869
 @patch
 def offline_online(self:CaptchaLearner,
     synth, # A `SynthCaptcha`, with characters of the learner's vocab
@@ -85,7 +85,7 @@ def offline_online(self:CaptchaLearner,
             o = r[stage]
             self.dls = drawn_for(self, synth, o['n'], valid=valid, online=stage == 'online', bs=r['bs'], batch_tfms=[], num_workers=num_workers)
             if stage == 'online' and r['offline']: self.dls.train.passes += -(-r['offline']['n']//o['n']) # past the fixed set
-            stop = [StopWhenLearnt(o['learnt'])] if o.get('learnt') else []
+            stop = [StopWhenLearnt(o['learnt'])] if o.get('learnt') is not None else []
             (self.fit_one_cycle if r['cycle'] else self.fit)(o['n_epoch'], o['lr'], wd=r['wd'], cbs=[*stop, *L(cbs)])
             epochs = [list(map(float, v)) for v in self.recorder.values]
             rows.append(dict(stage=stage, samples=len(epochs)*len(self.dls.train)*r['bs'], columns=list(self.recorder.metric_names[1:-1]), epochs=epochs, file=_save_whole(self, f'{name}_{stage}')))
