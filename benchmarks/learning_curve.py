@@ -6,7 +6,7 @@ Each NAME is a line of `runs`. Every training sample is drawn once; every point 
 that nothing has seen before. A run keeps its state in `cache/` after every 12,800 samples, so a stopped script goes on where it was; all runs together are
 `results/learning_curve.json`. The weights that are measured are a moving average of those that are trained.
 """
-import argparse, os, time
+import argparse, os, shutil, time
 from functools import partial
 import torch
 from torch.optim.swa_utils import AveragedModel
@@ -73,6 +73,7 @@ class Curve(Callback):
         tmp = self.file.with_suffix('.tmp')
         torch.save(dict(model=self.learn.model.state_dict(), average=self.average.state_dict(), opt=self.opt.state_dict(), rows=self.rows, spent=self.spent, passes=self.dls.train.passes, epoch=k), tmp)
         os.replace(tmp, self.file)
+        if k == self.steps-self.run['decay']: shutil.copy(self.file, self.file.with_suffix('.flat')) # before the learning rate falls
 
 def train(name):
     r,file = runs[name],cache/'learning_curve'/f'{name.replace(" ","_")}.pth'
@@ -85,12 +86,23 @@ def train(name):
     with learn.no_bar(), learn.no_logging(): learn.fit(n, r['lr'], cbs=[lr, curve], start_epoch=done)
     return learn,curve,r
 
+shifts = [(0,0),(1,0),(-1,0),(0,1),(0,-1)] # in pixels
+
+def ingredients(name, curve, learn, r, n=4000):
+    "What the parts of the recipe bring, all on the same fresh images: the weights before and after the learning rate falls, alone and averaged, and shifted copies."
+    rows,average = [],copy(curve.average)
+    for when,file in (('before the learning rate falls', curve.file.with_suffix('.flat')), ('after', curve.file)):
+        s = torch.load(file, weights_only=True)
+        learn.model.load_state_dict(s['model']); average.load_state_dict(s['average'])
+        for what,model,at in (('last weights', learn.model, shifts[:1]), ('averaged weights', average, shifts[:1]), ('averaged weights, five shifted copies', average, shifts)):
+            rows.append(dict(when=when, what=what, **point(s['epoch']*STEP, *read(model, learn, r, 'learning curve, ingredients', n, at))))
+            print({k:v for k,v in rows[-1].items() if k != 'wrong'}, flush=True)
+    return rows
+
 def finish(name):
-    "A run, its last reading once more with shifted copies, and its row of the results."
+    "A run and its row of the results."
     learn,curve,r = train(name)
-    shifts = [(0,0),(1,0),(-1,0),(0,1),(0,-1)]
-    tta = point(r['steps']*STEP, *read(curve.average, learn, r, f'learning curve, test {r["steps"]}', shifts=shifts))
-    return dict(name=name, run=r, seed=0, parameters=sum(p.numel() for p in learn.model.parameters()), points=curve.rows, shifted=tta, threads=torch.get_num_threads(), **where('captcha','pillow','numpy'))
+    return dict(name=name, run=r, seed=0, parameters=sum(p.numel() for p in learn.model.parameters()), points=curve.rows, ingredients=ingredients(name, curve, learn, r), threads=torch.get_num_threads(), **where('captcha','pillow','numpy'))
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
