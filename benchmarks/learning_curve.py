@@ -55,17 +55,18 @@ class Curve(Callback):
     def before_fit(self):
         slow = 1-self.run['ema'] # until there are enough weights, the plain mean
         self.average = AveragedModel(self.learn.model, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(1/(1+n/4), min=slow), use_buffers=True)
-        self.rows,self.spent = [],0.
+        self.rows,self.spent,self.done = [],0.,0
         if self.file.exists():
             s = torch.load(self.file, weights_only=True)
             self.learn.model.load_state_dict(s['model']); self.average.load_state_dict(s['average']); self.opt.load_state_dict(s['opt'])
-            self.rows,self.spent = s['rows'],s['spent']
+            self.rows,self.spent,self.done = s['rows'],s['spent'],s['epoch']
             self.dls.train.passes = s['passes']
     def before_train(self): self.start = time.process_time()
     def after_batch(self):
         if self.training: self.average.update_parameters(self.learn.model)
     def after_train(self): self.spent += time.process_time()-self.start
     def after_epoch(self):
+        if self.epoch < self.done: return # fastai comes by here for epochs that it skips, too
         k = self.epoch+1
         if k & (k-1) == 0 or k == self.steps:
             self.rows.append(dict(point(k*STEP, *read(self.average, self.learn, self.run, f'learning curve, test {k}')), cpu_minutes=round(self.spent/60, 2)))
