@@ -18,7 +18,7 @@ hard = {'0':3, 'O':3} # these two are drawn three times as often as the others
 
 _base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998)
 runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last `decay` steps
-    'long': dict(_base, steps=16, decay=5, weights=hard),
+    'long': dict(_base, steps=14, decay=3, weights=hard),
 }
 
 def source(seed, weights=None): return SynthCaptcha(CHARS, LENGTH, SIZE, 'image_captcha', seed, weights=None if weights is None else [weights.get(c, 1) for c in CHARS])
