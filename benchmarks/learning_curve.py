@@ -95,7 +95,8 @@ def ingredients(name, curve, learn, r, n=4000):
     for when,file in (('before the learning rate falls', curve.file.with_suffix('.flat')), ('after', curve.file)):
         s = torch.load(file, weights_only=True)
         learn.model.load_state_dict(s['model']); average.load_state_dict(s['average'])
-        for what,model,at in (('last weights', learn.model, shifts[:1]), ('averaged weights', average, shifts[:1]), ('averaged weights, five shifted copies', average, shifts)):
+        ways = [('last weights', learn.model, shifts[:1]), ('averaged weights', average, shifts[:1]), ('averaged weights, five shifted copies', average, shifts)]
+        for what,model,at in ways[:2 if when.startswith('before') else 3]:
             rows.append(dict(when=when, what=what, **point(s['epoch']*STEP, *read(model, learn, r, 'learning curve, ingredients', n, at))))
             print({k:v for k,v in rows[-1].items() if k != 'wrong'}, flush=True)
     return rows

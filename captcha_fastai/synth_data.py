@@ -39,7 +39,7 @@ class OnlineDL(CaptchaDL):
         o = self.dataset.items[s or 0]
         return self.dataset.tfms(o + max(0, self.passes)*self.n if self.online else o)
 
-# %% ../nbs/14_synth_data.ipynb #55cddc2f
+# %% ../nbs/14_synth_data.ipynb #793a8d6b
 @patch(cls_method=True)
 @delegates(TfmdLists.dataloaders)
 def from_synth(cls:CaptchaDataLoaders,
@@ -60,9 +60,7 @@ def from_synth(cls:CaptchaDataLoaders,
 ):
     "DataLoaders of drawn captchas."
     if min(n, valid) < 1: raise ValueError(f'n={n} and valid={valid}: there must be at least one sample to train and one to measure.')
-    if getattr(synth, 'n', None) is not None and (online or synth.n < n+valid):
-        raise ValueError(f"The source ends after {synth.n} samples, but {'online training has no end' if online else f'n+valid is {n+valid}'}; " +
-                         ('take `synth.replace(n=None)`, or online=False.' if online else 'ask for fewer, or give it more.'))
+    if getattr(synth, 'n', None) is not None and synth.n < n+valid: raise ValueError(f'The source ends after {synth.n} samples, but n+valid is {n+valid}; ask for fewer, or give it more.')
     tfm = SynthTransform(synth, as_vocab(vocab), max_len, mode)
     kwargs.setdefault('drop_last', n >= bs)
     dsets = CaptchaLists(range(valid+n), tfm, splits=[range(valid, valid+n), range(valid)], do_setup=False, dl_type=OnlineDL)
