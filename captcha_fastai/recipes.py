@@ -24,9 +24,9 @@ recipes = { # architecture: the body that it starts from, its own warm start, an
                               decoder=dict(method='beam', beam_size=10)),
 }
 
-# %% ../nbs/15_recipes.ipynb #edf5e489
+# %% ../nbs/15_recipes.ipynb #ca66beda
 stages = { # name: optimizer, batch size, weight decay, one cycle for each stage or a constant rate, and the stages
     'reference': dict(opt='adadelta', bs=128, wd=0.,   cycle=False, offline=dict(n=1280, n_epoch=5, lr=1.), online=dict(n=1280, n_epoch=5, lr=1.)),
     'adadelta':  dict(opt='adadelta', bs=32,  wd=0.,   cycle=False, offline=dict(n=256, n_epoch=60, lr=1., learnt=0.9), online=dict(n=1280, n_epoch=5, lr=1.)),
-    'one_cycle': dict(opt='adam',     bs=32,  wd=0.01, cycle=True,  offline=dict(n=256, n_epoch=12, lr=3e-3, learnt=0.9), online=dict(n=10_240, n_epoch=1, lr=3e-3)),
+    'one_cycle': dict(opt='adam',     bs=32,  wd=0.01, cycle=True,  offline=dict(n=256, n_epoch=12, lr=3e-3, learnt=0.9), online=dict(n=1280, n_epoch=8, lr=3e-3)),
 }
