@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #ad30a987
+# %% ../nbs/90_all.ipynb #708dc464
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -38,6 +38,7 @@ from .packed_data import *
 from .offline_online import *
 from .recipes import *
 from .results import *
+from .synth_results import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);
