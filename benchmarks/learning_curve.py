@@ -16,9 +16,11 @@ from common import cache, load_json, results, save_json, where, wilson
 CHARS, LENGTH, SIZE, STEP, TEST = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 4, (80,170), 12_800, 10_000
 hard = {'0':3, 'O':3} # these two are drawn three times as often as the others
 
-_base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998)
-runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last `decay` steps
+_base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998, start=None)
+runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last
+    # `decay` steps; `start` names a run to go on from, as it was before its rate fell
     'long': dict(_base, steps=14, decay=3, weights=hard),
+    'longer': dict(_base, steps=80, decay=16, weights=hard, start='long'),
 }
 
 def source(seed, weights=None): return SynthCaptcha(CHARS, LENGTH, SIZE, 'image_captcha', seed, weights=None if weights is None else [weights.get(c, 1) for c in CHARS])
@@ -76,9 +78,14 @@ class Curve(Callback):
         os.replace(tmp, self.file)
         if k == self.steps-self.run['decay']: shutil.copy(self.file, self.file.with_suffix('.flat')) # before the learning rate falls
 
+def state_of(name, suffix='.pth'): return cache/'learning_curve'/(name+suffix)
+
 def train(name):
-    r,file = runs[name],cache/'learning_curve'/f'{name.replace(" ","_")}.pth'
+    r,file = runs[name],state_of(name)
     file.parent.mkdir(exist_ok=True, parents=True)
+    if r['start'] and not file.exists():
+        if not state_of(r['start'], '.flat').exists(): train(r['start'])
+        shutil.copy(state_of(r['start'], '.flat'), file)
     set_seed(0, reproducible=True)
     learn = learner(r); curve = Curve(r, file, r['steps'])
     done = torch.load(file, weights_only=True)['epoch'] if file.exists() else 0
@@ -113,6 +120,6 @@ if __name__ == '__main__':
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
     for name in args.names:
-        file = cache/'learning_curve'/f'{name.replace(" ","_")}.json'
+        file = state_of(name, '.json')
         if not file.exists() or load_json(file)['run'] != json.loads(json.dumps(runs[name])): save_json(file, finish(name))
-    save_json(results/'learning_curve.json', dict(rows=[load_json(f) for n in runs if (f := cache/'learning_curve'/f'{n.replace(" ","_")}.json').exists()]))
+    save_json(results/'learning_curve.json', dict(rows=[load_json(f) for n in runs if (f := state_of(n, '.json')).exists()]))
