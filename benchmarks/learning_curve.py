@@ -18,8 +18,9 @@ hard = {'0':3, 'O':3} # these two are drawn three times as often as the others
 
 _base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998)
 runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last
-    # `decay` steps; `start` names a run to go on from, as it was before its rate fell
+    # `decay` steps; `start` names a run to go on from, as it was before its rate fell; 'even end' does without `weights` from there
     'long': dict(_base, steps=14, decay=3, weights=hard),
+    'even end': dict(_base, steps=14, decay=3, start='long'),
     'longer': dict(_base, steps=80, decay=16, weights=hard, start='long'),
 }
 
@@ -78,14 +79,14 @@ class Curve(Callback):
         os.replace(tmp, self.file)
         if k == self.steps-self.run['decay']: shutil.copy(self.file, self.file.with_suffix('.flat')) # before the learning rate falls
 
-def state_of(name, suffix='.pth'): return cache/'learning_curve'/(name+suffix)
+def state_of(name, suffix='.pth'): return cache/'learning_curve'/(name.replace(' ', '-')+suffix)
 
 def train(name):
     r,file = runs[name],state_of(name)
     file.parent.mkdir(exist_ok=True, parents=True)
     if 'start' in r and not file.exists():
         if not state_of(r['start'], '.flat').exists(): train(r['start'])
-        shutil.copy(state_of(r['start'], '.flat'), file)
+        for o in (file, state_of(name, '.flat')): shutil.copy(state_of(r['start'], '.flat'), o)
     set_seed(0, reproducible=True)
     learn = learner(r); curve = Curve(r, file, r['steps'])
     done = torch.load(file, weights_only=True)['epoch'] if file.exists() else 0
