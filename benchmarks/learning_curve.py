@@ -110,9 +110,11 @@ def ingredients(name, curve, learn, r, n=4000):
     return rows
 
 def finish(name):
-    "A run and its row of the results."
+    "A run and its row of the results: the points that are its own, and for a run from the beginning the ingredients."
     learn,curve,r = train(name)
-    return dict(name=name, run=r, seed=0, parameters=sum(p.numel() for p in learn.model.parameters()), points=curve.rows, ingredients=ingredients(name, curve, learn, r), threads=torch.get_num_threads(), **where('captcha','pillow','numpy'))
+    if 'start' not in r: own,parts = curve.rows,ingredients(name, curve, learn, r)
+    else: own,parts = [p for p in curve.rows if p['samples'] > (runs[r['start']]['steps']-runs[r['start']]['decay'])*STEP],[]
+    return dict(name=name, run=r, seed=0, parameters=sum(p.numel() for p in learn.model.parameters()), points=own, ingredients=parts, threads=torch.get_num_threads(), **where('captcha','pillow','numpy'))
 
 if __name__ == '__main__':
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

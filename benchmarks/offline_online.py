@@ -22,6 +22,7 @@ runs = { # the network's normalisation, and the recipe; online alone gets as man
     'plain, offline → online': dict(norm=False, recipe=stages['adadelta']),
     'norm, online only':       dict(norm=True,  recipe=alone('one_cycle', 10)),
     'norm, offline → online':  dict(norm=True,  recipe=stages['one_cycle']),
+    "plain, reference's numbers": dict(norm=False, recipe=stages['reference']),
 }
 
 class Half:
