@@ -27,7 +27,7 @@ def offline_online_table(path=None) -> Markdown: # `path` as in `load_results`
                     'characters, %': cells('char_accuracy'), 'loss': ' · '.join(f"{r['loss']:.2f}" for r in rs), 'CPU minutes': cells('cpu_minutes')})
     return markdown_table(pd.DataFrame(out))
 
-# %% ../nbs/16a_synth_results.ipynb #e95c60fc
+# %% ../nbs/16a_synth_results.ipynb #2e5375b1
 def plot_stages(
     path=None, # As in `load_results`
     axs=None, # A matplotlib axes for each run
@@ -38,19 +38,19 @@ def plot_stages(
     runs = _runs(load_results('offline_online', path)['rows'])
     if axs is None: axs = plt.subplots(1, len(runs), figsize=(2.6*len(runs),2.6), sharey=True)[1]
     for ax,(name,rs) in zip(np.atleast_1d(axs), runs.items()):
-        for r in rs:
+        for i,r in enumerate(rs):
             x,y = [0],[np.log(36)]
             for s in r['stages']:
-                if s['stage'] == 'online' and len(x) > 1: ax.axvline(x[-1], color='grey', lw=.8)
+                if s['stage'] == 'online' and len(x) > 1: ax.axvline(x[-1], color=f'C{i}', lw=.8)
                 each = s['samples']/len(s['epochs'])
                 for e in s['epochs']: x.append(x[-1]+each); y.append(min(e[s['columns'].index('valid_loss')], 6))
-            ax.plot(x, y, marker='.')
+            ax.plot(x, y, marker='.', color=f'C{i}')
         ax.axhline(np.log(36), color='grey', ls='--', lw=.8)
-        ax.set(title=name, xlabel='samples seen'); ax.title.set_fontsize(9)
+        ax.set(title=name, xlabel='samples seen'); ax.title.set_fontsize(9); ax.locator_params('x', nbins=3)
     np.atleast_1d(axs)[0].set_ylabel('loss on fresh captchas')
     return axs
 
-# %% ../nbs/16a_synth_results.ipynb #b56ea638
+# %% ../nbs/16a_synth_results.ipynb #1bc6238a
 reference_point = dict(samples=12_800, right=959, n=1024) # of the system that trains offline, then online
 
 def plot_learning_curve(
@@ -69,6 +69,7 @@ def plot_learning_curve(
     ref = reference_point
     ax.plot(ref['samples'], 100-100*ref['right']/ref['n'], 'kx', label='reference')
     ax.set(xscale='log', yscale='log', xlabel='samples seen', ylabel='captchas misread, %'); ax.legend(fontsize=7)
+    ax.xaxis.set_minor_formatter(plt.NullFormatter())
     return ax
 
 # %% ../nbs/16a_synth_results.ipynb #2b4137c7
