@@ -66,7 +66,7 @@ def _recipe(recipe, changes):
     if isinstance(r['opt'], str) and r['opt'] not in opt_funcs: raise ValueError(f"opt={r['opt']!r} is none of {', '.join(map(repr, opt_funcs))}; take one of them, or an `opt_func`.")
     return r
 
-# %% ../nbs/14a_offline_online.ipynb #07f74869
+# %% ../nbs/14a_offline_online.ipynb #8ee38a99
 @patch
 def offline_online(self:CaptchaLearner,
     synth, # A `SynthCaptcha`, with characters of the learner's vocab
@@ -76,7 +76,7 @@ def offline_online(self:CaptchaLearner,
     num_workers:int=0, # Processes that draw
     cbs=None, # More callbacks, for both stages
     **changes # Other values for some entries of the recipe
-) -> list: # For each stage: stage, samples, epochs (the rows of fastai's recorder, with `metrics` naming the columns), file
+) -> list: # For each stage: stage, samples, columns, epochs (the rows of fastai's recorder, named by `columns`), file
     "Train on a fixed set until it is learnt, then on fresh samples; weights are saved after each stage."
     r,rows = _recipe(recipe, changes),[]
     with _lent(self, opt_funcs.get(r['opt'], r['opt']) if isinstance(r['opt'], str) else r['opt']):
