@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #3de33b91
+# %% ../nbs/90_all.ipynb #708dc464
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -16,6 +16,7 @@ from .positions import *
 from .preprocess import *
 from .heads import *
 from .models import *
+from .vgg import *
 from .check import *
 from .augment import *
 from .data import *
@@ -34,6 +35,8 @@ from .synth import *
 from .folder import *
 from .pack import *
 from .synth_data import *
+from .packed_data import *
+from .offline_online import *
 from .recipes import *
 from .reader_file import *
 from .reading import *
@@ -41,6 +44,7 @@ from .inference import *
 from .onnx_reader import *
 from .hub import *
 from .results import *
+from .synth_results import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);

@@ -8,7 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/recipes.html.md"""
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['bodies', 'recipes']
+__all__ = ['bodies', 'recipes', 'stages']
 
 # %% ../nbs/15_recipes.ipynb #ff039493
 _body = dict(body='small_resnet')
@@ -22,4 +22,11 @@ recipes = { # architecture: the body that it starts from, its own warm start, an
     'nopool_xresnet':    dict(body='small_resnet', pretrain=None,                                              fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16),
     'crnn':              dict(body='small_resnet', pretrain=dict(style='line_blur', n=16_000, lr=3e-3, bs=64), fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16,
                               decoder=dict(method='beam', beam_size=10)),
+}
+
+# %% ../nbs/15_recipes.ipynb #ca66beda
+stages = { # name: optimizer, batch size, weight decay, one cycle for each stage or a constant rate, and the stages
+    'reference': dict(opt='adadelta', bs=128, wd=0.,   cycle=False, offline=dict(n=1280, n_epoch=5, lr=1.), online=dict(n=1280, n_epoch=5, lr=1.)),
+    'adadelta':  dict(opt='adadelta', bs=32,  wd=0.,   cycle=False, offline=dict(n=256, n_epoch=60, lr=1., learnt=0.9), online=dict(n=1280, n_epoch=5, lr=1.)),
+    'one_cycle': dict(opt='adam',     bs=32,  wd=0.01, cycle=True,  offline=dict(n=256, n_epoch=12, lr=3e-3, learnt=0.9), online=dict(n=1280, n_epoch=8, lr=3e-3)),
 }

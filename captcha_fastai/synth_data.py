@@ -16,7 +16,7 @@ from .synth import *
 from .vocab import *
 
 # %% auto #0
-__all__ = ['SynthTransform', 'OnlineDL']
+__all__ = ['SynthTransform', 'OnlineDL', 'drawn_for']
 
 # %% ../nbs/14_synth_data.ipynb #5aa8cf7d
 class SynthTransform(CaptchaTransform):
@@ -39,8 +39,9 @@ class OnlineDL(CaptchaDL):
         o = self.dataset.items[s or 0]
         return self.dataset.tfms(o + max(0, self.passes)*self.n if self.online else o)
 
-# %% ../nbs/14_synth_data.ipynb #8446e2fb
+# %% ../nbs/14_synth_data.ipynb #793a8d6b
 @patch(cls_method=True)
+@delegates(TfmdLists.dataloaders)
 def from_synth(cls:CaptchaDataLoaders,
     synth, # A `SynthCaptcha`, or any source with `chars`, `length`, `size` and `synth[i] -> (image, text)`
     n:int=10_000, # Training samples in an epoch
@@ -50,21 +51,40 @@ def from_synth(cls:CaptchaDataLoaders,
     max_len:int=None, # The greatest length of `synth` if None
     size:tuple=None, # (height, width); that of `synth` if None
     mode:str='RGB', # 'RGB' or 'L' (grey)
-    batch_tfms=None, # As in `from_lists`
+    item_tfms=None, # Instead of `SquishResize(size)`
+    batch_tfms=None, # Instead of `CaptchaAugment()`; `[]` for none
     bs:int=64, # Batch size
     num_workers:int=0, # Processes that draw
     path='.', # Where learners keep their files
     **kwargs
 ):
     "DataLoaders of drawn captchas."
+    if min(n, valid) < 1: raise ValueError(f'n={n} and valid={valid}: there must be at least one sample to train and one to measure.')
+    if getattr(synth, 'n', None) is not None and synth.n < n+valid: raise ValueError(f'The source ends after {synth.n} samples, but n+valid is {n+valid}; ask for fewer, or give it more.')
     tfm = SynthTransform(synth, as_vocab(vocab), max_len, mode)
     kwargs.setdefault('drop_last', n >= bs)
     dsets = CaptchaLists(range(valid+n), tfm, splits=[range(valid, valid+n), range(valid)], do_setup=False, dl_type=OnlineDL)
-    dls = cls._from_dsets(dsets, ifnone(size, synth.size), None, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dls = cls._from_dsets(dsets, ifnone(size, synth.size), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
     dls.train.online = online
     return dls
 
-# %% ../nbs/14_synth_data.ipynb #fed7122d
+# %% ../nbs/14_synth_data.ipynb #7260b07a
+@delegates(CaptchaDataLoaders.from_synth)
+def drawn_for(
+    learn:CaptchaLearner,
+    synth, # As in `from_synth`, with characters of the learner's vocab
+    n:int, # Training samples in an epoch
+    **kwargs
+) -> CaptchaDataLoaders:
+    "DataLoaders of drawn captchas with the vocab, length, size, channels and normalisation of `learn`."
+    lacks,real = set(synth.chars) - set(learn.vocab.chars),learn.dls
+    if lacks: raise ValueError(f"The generator draws {sorted(lacks)[0]!r}, which is not in the learner's vocab; give it chars={''.join(learn.vocab.chars)!r}.")
+    dls = CaptchaDataLoaders.from_synth(synth, n, vocab=real.vocab, max_len=real.max_len, size=_size(real),
+                                        mode='L' if real.valid.one_batch()[0].shape[1] == 1 else 'RGB', device=real.device, **kwargs)
+    for tfm in real.after_batch.fs.filter(risinstance(Normalize)): dls.add_tfms([tfm], 'after_batch')
+    return dls
+
+# %% ../nbs/14_synth_data.ipynb #e194a665
 @patch
 def pretrain(self:CaptchaLearner,
     synth, # A `SynthCaptcha` in the style of the real images, with characters of the learner's vocab
@@ -76,12 +96,8 @@ def pretrain(self:CaptchaLearner,
     num_workers:int=0, # Processes that draw
 ) -> CaptchaLearner: # self
     "Train on `n` fresh samples of `synth`, with the learner's own vocab, length and size (a warm start; Ye et al., CCS 2018)."
-    lacks = set(synth.chars) - set(self.vocab.chars)
-    if lacks: raise ValueError(f"The generator draws {sorted(lacks)[0]!r}, which is not in the learner's vocab; give it chars={''.join(self.vocab.chars)!r}.")
     real = self.dls
-    self.dls = CaptchaDataLoaders.from_synth(synth, n, valid, online=True, vocab=real.vocab, max_len=real.max_len, size=_size(real), bs=bs, num_workers=num_workers,
-                                             mode='L' if real.valid.one_batch()[0].shape[1] == 1 else 'RGB', device=real.device)
-    for tfm in real.after_batch.fs.filter(risinstance(Normalize)): self.dls.add_tfms([tfm], 'after_batch')
+    self.dls = drawn_for(self, synth, n, valid=valid, online=True, bs=bs, num_workers=num_workers)
     try: self.fit_one_cycle(1, lr, wd=wd, reset_opt=True)
     finally: self.dls,self.opt = real,None
     return self
