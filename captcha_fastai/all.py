@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #2cb1e10e
+# %% ../nbs/90_all.ipynb #5dde3e59
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -16,6 +16,7 @@ from .positions import *
 from .preprocess import *
 from .heads import *
 from .models import *
+from .systems import *
 from .check import *
 from .augment import *
 from .data import *
