@@ -7,16 +7,18 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #5dde3e59
+# %% ../nbs/90_all.ipynb #f627c989
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
 from .decode import *
 from .positions import *
 from .preprocess import *
+from .background import *
 from .heads import *
 from .models import *
 from .systems import *
+from .weights import *
 from .check import *
 from .augment import *
 from .data import *
@@ -34,6 +36,7 @@ from .synth import *
 from .folder import *
 from .pack import *
 from .synth_data import *
+from .transfer import *
 from .recipes import *
 from .results import *
 

@@ -81,7 +81,7 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #4ad002a9
+# %% ../nbs/12_learner.ipynb #ca1940f7
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
@@ -94,6 +94,7 @@ def captcha_learner(
     loss_func=None, # By default that of the architecture's head
     metrics=None, # By default `captcha_accuracy`, `char_accuracy` and `cer`
     arch_args:dict=None, # More arguments of the architecture, such as `dict(body='xresnet18')`
+    weights=None, # A file that `save_weights` has written; another alphabet or length is allowed for, see `load_weights`
     **kwargs
 ) -> CaptchaLearner:
     "A learner that reads captchas with the architecture `arch`."
@@ -110,6 +111,9 @@ def captcha_learner(
     kwargs = {'splitter':meta['split'], **kwargs}
     learn = CaptchaLearner(dls, model, loss_func=loss_func, metrics=ifnone(metrics, [copy(o) for o in default_metrics]), **kwargs)
     learn.arch = arch
+    if weights is not None:
+        import captcha_fastai.transfer # which gives learners `load_weights`
+        learn.load_weights(weights)
     if pretrained: learn.freeze()
     return learn
 

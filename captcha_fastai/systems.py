@@ -61,7 +61,11 @@ def resnet_transformer(
     head = nn.Sequential(nn.Conv2d(c, d, (h,1)), Columns(w, max_len), PlaceEmbedding(max_len, d), *layers, nn.Linear(d, n_class))
     return PositionModel(body, head, n_class, max_len)
 
-# %% ../nbs/08c_systems.ipynb #84e94932
+# %% ../nbs/08c_systems.ipynb #c7c14871
+def _conv(n_in, n_out, pad, norm): 
+    "A 3×3 convolution, ReLU, pooling 2×2"
+    return nn.Sequential(nn.Conv2d(n_in, n_out, 3, 1, pad), *[nn.BatchNorm2d(n_out)]*norm, nn.ReLU(inplace=True), nn.MaxPool2d(2))
+
 def dense_cnn(
     n_class:int, # Size of the vocab, id 0 included
     max_len:int, # Places in the text
@@ -69,26 +73,28 @@ def dense_cnn(
     c_in:int=3, # Channels
     widths:tuple=(8,16,32,64), # Channels of the convolutions, each followed by pooling 2×2
     hidden:tuple=(120,84), # Widths of the dense layers
+    norm:bool=False, # Normalise after each convolution? It learns faster; the reference doesn't
 ) -> PositionModel: # Logits `(N, max_len, n_class)`
     "Four convolutions and dense layers on the whole map (system C, net 1; the reference has `max_len=4`, `size=(46,284)`)."
     _check_size(size, max_len)
-    body = nn.Sequential(*[nn.Sequential(nn.Conv2d(i, o, 3), nn.ReLU(inplace=True), nn.MaxPool2d(2)) for i,o in zip((c_in, *widths), widths)])
+    body = nn.Sequential(*[_conv(i, o, 0, norm) for i,o in zip((c_in, *widths), widths)])
     c,h,w = feature_shape(body, size, c_in)
     ns = (c*h*w, *hidden)
     dense = [l for i,o in zip(ns, hidden) for l in (nn.Linear(i, o), nn.ReLU(inplace=True))]
     return PositionModel(body, nn.Sequential(nn.Flatten(), *dense, nn.Linear(ns[-1], max_len*n_class)), n_class, max_len)
 
-# %% ../nbs/08c_systems.ipynb #b98b9d5f
+# %% ../nbs/08c_systems.ipynb #87294726
 def compact_cnn(
     n_class:int, # Size of the vocab, id 0 included
     max_len:int, # Places in the text
     size:tuple, # (height, width) in pixels
     c_in:int=3, # Channels
     widths:tuple=(8,16,32,64,128), # Channels of the convolutions, each followed by pooling 2×2
+    norm:bool=False, # As in `dense_cnn`
 ) -> PositionModel: # Logits `(N, max_len, n_class)`
     "Five padded convolutions and the mean of their map (system C, net 2; the reference has `max_len=4`, `size=(46,284)`). It needs more than the characters to tell places."
     _check_size(size, max_len)
-    body = nn.Sequential(*[nn.Sequential(nn.Conv2d(i, o, 3, 1, 1), nn.ReLU(inplace=True), nn.MaxPool2d(2)) for i,o in zip((c_in, *widths), widths)])
+    body = nn.Sequential(*[_conv(i, o, 1, norm) for i,o in zip((c_in, *widths), widths)])
     feature_shape(body, size, c_in) # an error if the images are too small
     return PositionModel(body, nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], max_len*n_class)), n_class, max_len)
 

@@ -6,7 +6,7 @@ import pytest
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
-lower = 'vocab ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth folder pack synth_cli preprocess background check heads models systems recipes results cli'.split() # layers that must not need fastai
+lower = 'vocab ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth folder pack synth_cli preprocess background check heads models systems weights recipes results cli'.split() # layers that must not need fastai
 
 def python(code):
     "What a fresh interpreter prints"
