@@ -25,7 +25,7 @@ class KeepAll(Callback):
         save_json(self.file, self.done)
         new.with_name(f'{self.file.stem}-{self.epoch}.pth').unlink(missing_ok=True)
         print(f"epoch {self.epoch+1}: {self.done['curve'][-1]}, {self.done['seconds']/60:.1f} min", flush=True)
-        if self.stop_at and now > self.stop_at and self.epoch+1 < self.n_epoch: raise Paused
+        if self.stop_at and now > self.stop_at and self.epoch+1 < self.n_epoch: raise Paused('the time is up')
 
 def train(learn, file, step, seed, stop_at=None):
     "Fit by `step`, from where the last session left; epochs, curve and seconds."

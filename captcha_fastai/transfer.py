@@ -15,7 +15,7 @@ from .weights import *
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/19_transfer.ipynb #b117b2f2
+# %% ../nbs/19_transfer.ipynb #5d3ceddb
 def _norms(dls): return dls.valid.after_batch.fs.filter(risinstance(Normalize))
 
 def _note(learn):
@@ -25,9 +25,11 @@ def _note(learn):
     return dict(chars=''.join(learn.vocab.chars), max_len=dls.max_len, arch=getattr(getattr(learn, 'arch', None), '__name__', None), size=list(_size(dls)),
                 c_in=dls.valid.one_batch()[0].shape[1], **stats)
 
+def _state(opt): return getattr(opt, 'opt', opt).state # PyTorch's optimizers are wrapped
+
 def _opt_tensors(learn):
     "The state of the optimizer, by `name/key`"
-    states = {n: learn.opt.state.get(p, {}) for n,p in learn.model.named_parameters()}
+    states = {n: _state(learn.opt).get(p, {}) for n,p in learn.model.named_parameters()}
     return {f'{n}/{k}': torch.as_tensor(v) for n,st in states.items() for k,v in st.items() if k not in ('do_wd','force_train')}
 
 @patch
@@ -39,7 +41,7 @@ def save_weights(self:CaptchaLearner,
     if with_opt and self.opt is None: raise ValueError('This learner has not been trained, so its optimizer has no state; save without `with_opt=True`.')
     return write_weights(path, Weights(self.model.state_dict(), _note(self), _opt_tensors(self) if with_opt else {}))
 
-# %% ../nbs/19_transfer.ipynb #94ea6cb5
+# %% ../nbs/19_transfer.ipynb #12c1739d
 def _use_stats(learn, meta):
     "Normalise as the file says, where `captcha_learner` has chosen the numbers"
     for dl in learn.dls.loaders:
@@ -50,9 +52,10 @@ def _use_stats(learn, meta):
 def _load_opt(learn, tensors, kept):
     "Give the optimizer the state of the parameters that are as they were"
     learn.create_opt()
+    own = isinstance(learn.opt, Optimizer) # whose counters are plain numbers
     for n,p in learn.model.named_parameters():
         st = {k[len(n)+1:]: t for k,t in tensors.items() if k.startswith(f'{n}/')}
-        if n in kept: learn.opt.state[p].update({k: t.item() if t.ndim == 0 else t.to(p.device) for k,t in st.items()})
+        if n in kept: _state(learn.opt)[p].update({k: t.to(p.device) if t.ndim else t.item() if own else t for k,t in st.items()})
 
 @patch
 def load_weights(self:CaptchaLearner,
