@@ -53,9 +53,9 @@ def synth_test(data, n):
     "`n` drawn captchas that no training has seen: those of another seed."
     return CaptchaDataLoaders.from_synth(SynthCaptcha(**dict(data, seed=f"{data['seed']} test")), n=1, valid=n, vocab=data['chars'], max_len=data['length'], bs=1).valid_ds
 
-def make_learner(dls, row, **kwargs):
+def make_learner(dls, row):
     loss = PositionCrossEntropyLoss(dls.vocab, label_smoothing=row['label_smoothing'])
-    return captcha_learner(dls, globals()[row['arch']], normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else Adam, **kwargs)
+    return captcha_learner(dls, globals()[row['arch']], normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else Adam)
 
 def readings(learn, dl):
     "Labels, texts and confidences of everything in `dl`."
@@ -75,12 +75,13 @@ def run_row(name, key, row, seed, args, loaders, test):
         step = dict(step, n_epoch=args.epochs or step['n_epoch'])
         n = min(args.n or step['n'], step['n'])
         set_seed(seed, reproducible=True)
-        learn = make_learner(dls := loaders(row, step, n, seed), row, weights=weights)
+        learn = make_learner(dls := loaders(row, step, n, seed), row)
+        if weights: learn.load_weights(weights, with_opt=step.get('keep_opt', False))
         if args.bf16 and not row.get('reference'): learn.to_bf16()
         try: done = train(learn, home/f'step{k}.json', step, seed, args.stop_at)
         except Paused: return None
         steps.append(dict(step, n_used=n, minutes=round(done['seconds']/60, 2), sessions=done['sessions'], curve=dict(columns=['train_loss','valid_loss','captcha_accuracy','char_accuracy','cer'], epochs=done['curve'])))
-        learn.save_weights(weights := home/f'step{k}.safetensors')
+        learn.save_weights(weights := home/f'step{k}.safetensors', with_opt=True)
     df = readings(learn, test(learn, seed))
     right = df.text == df.label
     chars = sum(a == b for t,l in zip(df.text, df.label) for a,b in zip(t, l))/df.label.str.len().sum()

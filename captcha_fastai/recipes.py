@@ -34,11 +34,11 @@ def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1
 
 def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
 
-# %% ../nbs/15_recipes.ipynb #55e349e7
+# %% ../nbs/15_recipes.ipynb #944eb7f4
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
-def _a_steps(bs): return (_step('phase1', 20_000, 20, 1e-3, bs, .05, online=True), _step('phase2', 20_000, 20, 1e-3, bs, .05, online=True), _step('real', 9000, 40, 1e-3, bs, .05))
+def _a_steps(bs): return (_step('phase1', 20_000, 20, 1e-3, bs, .05, online=True), _step('phase2', 20_000, 20, 1e-3, bs, .05, online=True, keep_opt=True), _step('real', 9000, 40, 1e-3, bs, .05, keep_opt=True))
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,

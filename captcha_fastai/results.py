@@ -75,7 +75,7 @@ def misread_table(name='three_approaches', path=None) -> pd.DataFrame: # Columns
     df = pd.DataFrame(wrong).pivot_table('text', ['file','label'], 'arch', aggfunc=', '.join, fill_value='')
     return df.loc[(df != '').sum(1).sort_values(ascending=False, kind='stable').index].reset_index()
 
-# %% ../nbs/16_results.ipynb #cd882c0c
+# %% ../nbs/16_results.ipynb #4a71f95f
 _systems = dict(system_a='competition (A)', system_c='photo_serif, a stand-in (C)', system_d='ImageCaptcha (D)')
 
 def _rows(name, path=None):
@@ -89,7 +89,7 @@ def _line(r):
     "The figures of one training"
     m = r['machine']
     return {'captchas read': f"**{r['captcha_accuracy']:.2f} %** ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.2f}–{r['high']:.2f}", 'characters': f"{r['char_accuracy']:.2f} %",
-            'parameters': f"{r['parameters']:,}", 'minutes': f"{r['minutes']:.0f}", 'seed': r['seed'], 'made on': m['gpu'] or f"CPU, {r['threads']} thread{'s'*(r['threads'] > 1)}"}
+            'parameters': f"{r['parameters']:,}", 'minutes': f"{r['minutes']:.0f}", 'seed': str(r['seed']), 'made on': m['gpu'] or f"CPU, {r['threads']} thread{'s'*(r['threads'] > 1)}"}
 
 def system_table(
     name:str, # 'system_a', 'system_c' or 'system_d'
