@@ -11,7 +11,7 @@ import numpy as np
 # %% auto #0
 __all__ = ['background_colour', 'remove_background']
 
-# %% ../nbs/06a_background.ipynb #be22a4a3
+# %% ../nbs/06a_background.ipynb #e8719726
 _levels = 16 # steps of each channel
 
 def _library(x):
@@ -36,7 +36,7 @@ def background_colour(
     top = lib.bincount(code.reshape(-1), minlength=n*_levels**c).reshape(n, _levels**c).argmax(1)
     near = code % _levels**c == top[:,None]
     for _ in range(2):
-        colour = (x*near[:,None]).sum(2)/lib.asarray(near.sum(1), dtype=x.dtype)[:,None]
+        colour = (x*near[:,None]).sum(2)/lib.asarray(near.sum(1).clip(1), dtype=x.dtype)[:,None]
         near = (abs(x-colour[...,None]) <= tol).all(1)
     return colour, near.sum(1)/near.shape[1]
 

@@ -91,7 +91,7 @@ def _move_places(old, new):
     p = min(len(old), len(new))
     return torch.cat([old[:p].to(new), new[p:]])
 
-# %% ../nbs/08e_weights.ipynb #7d5db27e
+# %% ../nbs/08e_weights.ipynb #b9db9729
 class Fitted(NamedTuple):
     "What became of the weights: names of parameters `kept` as they were, `moved` row by row and left `fresh`; new characters and places."
     kept: list
@@ -135,4 +135,5 @@ def fit_weights(
     bad += [k for k in weights.tensors if k not in have and not any(k == s or k.startswith(f'{s}.') for s in skip)]
     if bad: raise _misfit(weights, bad, have)
     model.load_state_dict({**have, **new})
-    return Fitted([k for k in new if k not in moved], moved, left, ''.join(c for c in vocab.chars if c not in old), 0 if layer in left else max(0, max_len-old_len))
+    by_place = any(len(new[k]) == max_len*len(vocab) for k in classes if k in new) or any(k in new for k in places)
+    return Fitted([k for k in new if k not in moved], moved, left, ''.join(c for c in vocab.chars if c not in old), max(0, max_len-old_len) if by_place else 0)
