@@ -15,7 +15,7 @@ def _cpu():
 def _git(*args): return subprocess.run(['git', *args], cwd=here, capture_output=True, text=True).stdout.strip()
 
 # read when the script starts: the code that runs is the code of that moment
-commit,uncommitted = _git('rev-parse', 'HEAD'),bool(_git('status', '--porcelain', '--', '../captcha_fastai', Path(sys.argv[0]).name))
+commit,uncommitted = _git('rev-parse', 'HEAD'),bool(_git('status', '--porcelain', '--', '../captcha_fastai', '*.py'))
 
 def where(*packages):
     "Machine, versions, commit and date of a run."

@@ -7,16 +7,19 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #708dc464
+# %% ../nbs/90_all.ipynb #67e2063d
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
 from .decode import *
 from .positions import *
 from .preprocess import *
+from .background import *
 from .heads import *
 from .models import *
 from .vgg import *
+from .systems import *
+from .weights import *
 from .check import *
 from .augment import *
 from .data import *
@@ -37,6 +40,7 @@ from .pack import *
 from .synth_data import *
 from .packed_data import *
 from .offline_online import *
+from .transfer import *
 from .recipes import *
 from .reader_file import *
 from .reading import *

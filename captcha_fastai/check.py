@@ -13,7 +13,7 @@ from .preprocess import *
 from .vocab import _of
 
 # %% auto #0
-__all__ = ['scan_images', 'check_captchas']
+__all__ = ['scan_images', 'check_captchas', 'check_lengths']
 
 # %% ../nbs/08a_check.ipynb #4db47bb7
 def _scan(o):
@@ -76,3 +76,21 @@ def check_captchas(
     _warn_same_pixels(files, labels, digests)
     if len(labels) > 1: _warn_constant(labels, files)
     return files, labels, sizes
+
+# %% ../nbs/08a_check.ipynb #92a6e2cb
+def check_lengths(
+    files, # Paths or Pillow images
+    labels, # A text for each
+    length, # Characters of a label: a number, or (lowest, highest)
+    skip_bad:bool=False, # Leave the others out, with a warning, instead of raising?
+) -> tuple: # files and labels of the right length
+    "Find labels of a wrong length: an error or a warning that counts them and names some."
+    lo,hi = length if isinstance(length, tuple) else (length,length)
+    bad = [i for i,l in enumerate(labels) if not lo <= len(l) <= hi]
+    if not bad: return list(files), list(labels)
+    msg = (f"{len(bad)} of {len(labels)} labels have not {lo if lo == hi else f'{lo} to {hi}'} characters: {labels[bad[0]]!r}{_of(files[bad[0]])} has {len(labels[bad[0]])}."
+           + (f' Also: {_name_some([files[i] for i in bad[1:]])}.' if len(bad) > 1 else ''))
+    if not skip_bad or len(bad) == len(labels): raise ValueError(msg + ('' if skip_bad else ' Correct them, or leave them out with skip_bad=True.'))
+    warnings.warn(msg + ' They are left out.')
+    good = sorted({*range(len(labels))} - {*bad})
+    return [files[i] for i in good], [labels[i] for i in good]

@@ -128,7 +128,7 @@ class CaptchaDataLoaders(DataLoaders):
         dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
         return dls
 
-# %% ../nbs/09_data.ipynb #1535cb2b
+# %% ../nbs/09_data.ipynb #e63ff346
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -139,11 +139,12 @@ def from_lists(cls:CaptchaDataLoaders,
     splitter=None, # Makes the two lists of indices instead of a random split, such as fastai's `IndexSplitter(valid_idx)`
     vocab=None, # A `Vocab` or a string of characters; read off the labels if None
     max_len:int=None, # Length of the longest label if None
+    length=None, # Characters of every label, a number or (lowest, highest): others are an error, or left out with `skip_bad`
     size:tuple=None, # (height, width); the common size of the images if None (see `common_size`)
     mode:str='RGB', # 'RGB' or 'L' (grey)
     item_tfms=None, # Instead of `SquishResize(size)`
     batch_tfms=None, # Instead of `CaptchaAugment()`; `[]` for none
-    skip_bad:bool=False, # Leave unreadable images out instead of raising?
+    skip_bad:bool=False, # Leave unreadable images and labels of a wrong `length` out instead of raising?
     repeat:int=None, # Times that each training image comes in an epoch, varied anew each time; if None, once, but small sets as often as makes about 1,000 samples
     bs:int=64, # Batch size
     num_workers:int=None, # Processes that load images; if None, none on a CPU, and one for each core (16 at most) with a GPU
@@ -156,6 +157,7 @@ def from_lists(cls:CaptchaDataLoaders,
     if skip_bad and splitter is not None: raise ValueError('skip_bad=True moves the images that a splitter or valid_col counts; clean the data first, or split at random.')
     bad = [(f,l) for f,l in zip(files, labels) if not isinstance(l, str)]
     if bad: raise ValueError(f'The label {bad[0][1]!r} of {str(bad[0][0])!r} is no text; labels are strings.')
+    if length is not None: files,labels = check_lengths(files, labels, length, skip_bad)
     files,labels,sizes = check_captchas(files, labels, skip_bad)
     tfm = CaptchaTransform(files, labels, as_vocab(vocab), max_len, mode)
     for i,l in enumerate(labels): encode_label(l, tfm.vocab, tfm.max_len, files[i])

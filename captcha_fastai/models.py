@@ -188,7 +188,7 @@ def multihead_xresnet(
     head = nn.Sequential(ConcatPool(), *_lin(2*nf, hidden, ps/2), *_lin(hidden, max_len*n_class, ps, relu=False))
     return PositionModel(body, _init_head(head), n_class, max_len)
 
-# %% ../nbs/08_models.ipynb #9920d295
+# %% ../nbs/08_models.ipynb #a293e250
 def nopool_xresnet(
     n_class:int, # Size of the vocab, id 0 included
     max_len:int, # Places in the text
@@ -196,7 +196,7 @@ def nopool_xresnet(
     c_in:int=3, # Channels
     body='xresnet34', # As in `make_body`
     pretrained:bool=False, # As in `make_body`
-    cut:int=None, # As in `make_body`
+    cut:int=7, # Children of the body to keep; 7 leaves out an xresnet's last stage, None keeps all as the reference does
     hidden:int=1000, # Width of the hidden layer
     ps:float=0.25, # Dropout before each of the two layers
 ) -> PositionModel: # Logits `(N, max_len, n_class)`

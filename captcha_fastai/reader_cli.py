@@ -11,7 +11,7 @@ from pathlib import Path
 from .cli import run_command, _positive
 
 # %% auto #0
-__all__ = ['train', 'read', 'submit', 'export']
+__all__ = ['train', 'load_reader', 'read', 'submit', 'export']
 
 # %% ../nbs/20a_reader_cli.ipynb #465d59a8
 def _parser(prog, description): return argparse.ArgumentParser(prog=prog, description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -108,7 +108,7 @@ def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."
     return run_command(_train, _train_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #32092a4d
+# %% ../nbs/20a_reader_cli.ipynb #dc756e5a
 def _reading_options(p):
     a = p.add_argument
     a('--length', type=_positive, metavar='N', help='every text has exactly N characters')
@@ -124,8 +124,11 @@ def _read_parser():
     a('--threshold', type=_probability, metavar='P', help='readings of a lower confidence are marked as unsure')
     return _reading_options(p)
 
-def _load(path):
-    "The reader in a folder or an ONNX file"
+def load_reader(
+    path:Path, # A reader folder, or an .onnx file
+):
+    "The reader there."
+    if not path.exists(): raise ValueError(f'There is no reader {str(path)!r}; give a folder made by captcha-train, or an .onnx file made by captcha-export.')
     if path.suffix.lower() == '.onnx':
         from captcha_fastai.onnx_reader import OnnxReader
         return OnnxReader(path)
@@ -139,7 +142,7 @@ def _write_table(df, path):
 
 def _read(args):
     from captcha_fastai.reading import image_files,readings_table
-    reader = _load(args.reader)
+    reader = load_reader(args.reader)
     files = [f for o in args.images for f in (image_files(o) if o.is_dir() else [o])]
     readings = reader.read(files, length=args.length, allowed=args.allowed, threshold=args.threshold, progress=None if args.csv else False)
     if args.csv: _write_table(readings_table([o.as_posix() for o in files], readings), args.csv)
@@ -154,7 +157,7 @@ def read(argv=None): # Words of the command line
     "The command `captcha-read`: texts of images."
     return run_command(_read, _read_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #235d8488
+# %% ../nbs/20a_reader_cli.ipynb #184b3aef
 def _submit_parser():
     p = _parser('captcha-submit', 'Fill in the sample of a submission: same columns, same order, same ids. Every id needs an image that can be opened.')
     a = p.add_argument
@@ -167,7 +170,7 @@ def _submit_parser():
     return _reading_options(p)
 
 def _submit(args):
-    df = _load(args.reader).submission(args.images, args.sample, args.id_col, args.label_col, length=args.length, allowed=args.allowed)
+    df = load_reader(args.reader).submission(args.images, args.sample, args.id_col, args.label_col, length=args.length, allowed=args.allowed)
     _write_table(df, args.out)
     print(f'{len(df)} texts are in {args.out}')
 

@@ -8,7 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/recipes.html.md"""
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['bodies', 'recipes', 'stages']
+__all__ = ['bodies', 'recipes', 'stages', 'system_a', 'system_c', 'system_d']
 
 # %% ../nbs/15_recipes.ipynb #ff039493
 _body = dict(body='small_resnet')
@@ -30,3 +30,55 @@ stages = { # name: optimizer, batch size, weight decay, one cycle for each stage
     'adadelta':  dict(opt='adadelta', bs=32,  wd=0.,   cycle=False, offline=dict(n=256, n_epoch=60, lr=1., learnt=0.9), online=dict(n=1280, n_epoch=5, lr=1.)),
     'one_cycle': dict(opt='adam',     bs=32,  wd=0.01, cycle=True,  offline=dict(n=256, n_epoch=12, lr=3e-3, learnt=0.9), online=dict(n=1280, n_epoch=8, lr=3e-3)),
 }
+
+# %% ../nbs/15_recipes.ipynb #eb6bc488
+_plain = dict(normalize=False, augment=None, label_smoothing=0., opt=dict(mom=.9, sqr_mom=.999, eps=1e-8, wd=0.))
+_letters,_digits = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ','0123456789'
+
+def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1, normalize=True, opt=None, **kw):
+    "A training with everything that is not said filled in"
+    return dict(arch=arch, arch_args=arch_args or {}, size=size, augment=augment, label_smoothing=label_smoothing, normalize=normalize, opt=opt, steps=list(steps), **kw)
+
+def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
+
+# %% ../nbs/15_recipes.ipynb #3bb5983e
+_phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
+_phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
+
+def _a_steps(bs): return (_step('phase1', 20_000, 20, 1e-3, bs, .05, online=True), _step('phase2', 20_000, 20, 1e-3, bs, .05, online=True, keep_opt=True), _step('real', 9000, 40, 1e-3, bs, .05, keep_opt=True))
+
+system_a = dict(
+    data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
+    rows={
+        'resnet_transformer': _row('resnet_transformer', *_a_steps(64), size=(64,192), background=True),
+        'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 60, 1e-3, 64, .05), size=(64,192), background=True),
+        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(64), size=(96,240), background=True, arch_args=dict(body='xresnet34', hidden=512)),
+    },
+    reference={'resnet_transformer': 95.4, 'resnet_transformer, no transfer': 54.})
+
+# %% ../nbs/15_recipes.ipynb #7a84d66c
+_serif = dict(style='photo_serif', chars=_letters+_digits, length=4, size=(46,284), seed=0)
+_gentle = dict(rotate=2., scale=.04, shear=.08, shift=.005, wave=.6, contrast=.2)
+_c_reference = _step('serif', 7200, 100, 1e-3, 32, schedule='flat')
+
+system_c = dict(
+    data=dict(serif=_serif), valid=800, test=23_550,
+    rows={
+        'compact_cnn': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
+        'compact_cnn, as the reference': _row('compact_cnn', _c_reference, reference=True, **_plain),
+        'dense_cnn': _row('dense_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
+        'dense_cnn, as the reference': _row('dense_cnn', _c_reference, reference=True, **_plain),
+    },
+    reference={'compact_cnn': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
+
+# %% ../nbs/15_recipes.ipynb #0fb7a51f
+def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
+
+_tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
+_d_nets = dict(resnet_heads={}, nopool_xresnet=dict(body='xresnet18', hidden=512))
+
+system_d = dict(
+    data={f'task{n}': t for n,t in _tasks.items()}, valid=2000, test=10_000,
+    rows={f'{arch}, {n} character{"s"*(n>1)}': _row(arch, _step(f'task{n}', 50_000, epochs, 2e-3, 128, .05, online=True), arch_args=args)
+          for arch,args in _d_nets.items() for n,epochs in {1: 10, 2: 16, 4: 30}.items()},
+    reference={})
