@@ -21,7 +21,7 @@ runs = { # steps of 12,800 samples, and what differs from `_base`; the learning 
     # `decay` steps; `start` names a run to go on from, as it was before its rate fell; 'even end' does without `weights` from there
     'long': dict(_base, steps=14, decay=3, weights=hard),
     'even end': dict(_base, steps=14, decay=3, start='long'),
-    'longer': dict(_base, steps=48, decay=12, weights=hard, start='long'),
+    'longer': dict(_base, steps=28, decay=9, weights=hard, start='long'),
 }
 
 def source(seed, weights=None): return SynthCaptcha(CHARS, LENGTH, SIZE, 'image_captcha', seed, weights=None if weights is None else [weights.get(c, 1) for c in CHARS])
