@@ -12,7 +12,7 @@ from .background import *
 # %% auto #0
 __all__ = ['CaptchaAugment', 'RemoveBackground']
 
-# %% ../nbs/08b_augment.ipynb #b24ecaa8
+# %% ../nbs/08b_augment.ipynb #5e5ab1d6
 class CaptchaAugment(RandTransform):
     "Vary a training batch `(N, c, h, w)` in [0, 1]: turn, stretch, shear, shift, wave, contrast and brightness, with one grid sample."
     order,split_idx = 30,0
@@ -25,9 +25,11 @@ class CaptchaAugment(RandTransform):
         contrast:float=0.3, # Factor between `1-contrast` and `1+contrast`
         brightness:float=0.1, # Added, between `-brightness` and `brightness`
         p:float=0.9, # Probability that an image is varied at all
+        strength:float=1., # Factor of `rotate`, `scale`, `shear` and `wave`
     ):
         super().__init__(p=1.)
-        store_attr(but='p'); self.p_item = p
+        store_attr(but='p,strength'); self.p_item = p
+        for o in ('rotate','scale','shear','wave'): setattr(self, o, getattr(self, o)*strength)
 
     def encodes(self, x:TensorImage):
         out = F.grid_sample(x, self._grid(x), mode='bilinear', padding_mode='border', align_corners=False)

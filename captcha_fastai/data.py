@@ -128,7 +128,7 @@ class CaptchaDataLoaders(DataLoaders):
         dls._size = tuple(dls.valid.one_batch()[0].shape[-2:])
         return dls
 
-# %% ../nbs/09_data.ipynb #e63ff346
+# %% ../nbs/09_data.ipynb #823c04c8
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -143,9 +143,9 @@ def from_lists(cls:CaptchaDataLoaders,
     size:tuple=None, # (height, width); the common size of the images if None (see `common_size`)
     mode:str='RGB', # 'RGB' or 'L' (grey)
     item_tfms=None, # Instead of `SquishResize(size)`
-    batch_tfms=None, # Instead of `CaptchaAugment()`; `[]` for none
+    batch_tfms=None, # Instead of `CaptchaAugment()`, of twice the strength for less than 700 images; `[]` for none
     skip_bad:bool=False, # Leave unreadable images and labels of a wrong `length` out instead of raising?
-    repeat:int=None, # Times that each training image comes in an epoch, varied anew each time; if None, once, but small sets as often as makes about 1,000 samples
+    repeat:int=None, # Times that each training image comes in an epoch, varied anew each time; if None, once, but sets of less than 700 as often as makes about 1,500 samples
     bs:int=64, # Batch size
     num_workers:int=None, # Processes that load images; if None, none on a CPU, and one for each core (16 at most) with a GPU
     **kwargs
@@ -164,10 +164,11 @@ def from_lists(cls:CaptchaDataLoaders,
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(files)
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
-    if repeat is None: repeat = max(1, round(1000/len(splits[0])))
+    small = len(splits[0]) < 700
+    if repeat is None: repeat = round(1500/len(splits[0])) if small else 1
     kwargs.setdefault('drop_last', len(splits[0])*repeat >= bs)
     dsets = CaptchaLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)
-    dls = cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)
+    dls = cls._from_dsets(dsets, ifnone(size, common_size(sizes)), item_tfms, ifnone(batch_tfms, CaptchaAugment(strength=2 if small else 1)), path, bs=bs, num_workers=num_workers, **kwargs)
     dls.train.repeat(repeat)
     return dls
 
