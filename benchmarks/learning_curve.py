@@ -16,7 +16,7 @@ from common import cache, load_json, results, save_json, where, wilson
 CHARS, LENGTH, SIZE, STEP, TEST = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', 4, (80,170), 12_800, 10_000
 hard = {'0':3, 'O':3} # these two are drawn three times as often as the others
 
-_base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, decay=8, wd=0.01, smooth=0., weights=None, ema=0.998)
+_base = dict(widths=(16,32,64,128,256), hidden=512, ps=0.1, size=SIZE, mode='L', bs=64, lr=3e-3, wd=0.01, smooth=0., weights=None, ema=0.998)
 runs = { # steps of 12,800 samples, and what differs from `_base`; the learning rate rises for the first step, stays, and falls over the last
     # `decay` steps; `start` names a run to go on from, as it was before its rate fell; 'even end' does without `weights` from there
     'long': dict(_base, steps=14, decay=3, weights=hard),

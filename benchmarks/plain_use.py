@@ -13,10 +13,8 @@ kinds = {
     'captcha_images_v2': None,
     'captcha_images_v2, whole body': dict(cut=None),
     'four digits of ImageCaptcha': None,
-    'five letters and digits in the style emboss': None,
 }
-drawn = {'four digits of ImageCaptcha': dict(chars='0123456789', length=4, size=(60,160), style='image_captcha'),
-         'five letters and digits in the style emboss': dict(chars='2345678bcdefgmnpwxy', length=5, size=(60,180), style='emboss')}
+drawn = {'four digits of ImageCaptcha': dict(chars='0123456789', length=4, size=(60,160), style='image_captcha')}
 labelled,tested = 375,300
 
 def images(kind, folder):

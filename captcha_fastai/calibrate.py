@@ -92,7 +92,7 @@ def risk_coverage(self:CaptchaLearner,
     c = Calibrator(self, ds_idx, dl)
     return RiskCoverage(*c._readings(np.arange(len(c.targs)), self.head.temperature))
 
-# %% ../nbs/13a_calibrate.ipynb #588a2497
+# %% ../nbs/13a_calibrate.ipynb #a32db74e
 class Threshold(NamedTuple):
     "Answer when the confidence is at least `threshold`; accuracy with its 95 % interval over `n` answered images."
     threshold: float
@@ -114,7 +114,7 @@ class RiskCoverage:
     def threshold_for(self,
         accuracy:float=0.99, # Wanted, between 0 and 1
     ) -> Threshold:
-        "The threshold that answers most, with at least `accuracy` at the lower end of the 95 % interval; a `ValueError` if the images can't show that."
+        "The threshold that answers most, with at least `accuracy` at the lower end of its own 95 % interval; a `ValueError` if the images can't show that. Choosing the best of many makes the interval optimistic: where it matters, check the threshold on images of their own."
         if not 0 < accuracy < 1: raise ValueError(f'accuracy={accuracy} must lie between 0 and 1.')
         ok = self.table[self.table.low >= accuracy]
         if len(ok): return Threshold(**ok.iloc[-1].to_dict())._replace(n=int(ok.n.iloc[-1]))

@@ -16,9 +16,11 @@ from .positions import *
 # %% auto #0
 __all__ = ['head_types', 'Head', 'PositionHead', 'CTCHead']
 
-# %% ../nbs/07_heads.ipynb #e332f49d
+# %% ../nbs/07_heads.ipynb #bcf2b0a2
 _constraints = ('length','min_length','max_length','allowed')
 _options = dict(method=None, beam_size=10, on_impossible='raise', **dict.fromkeys(_constraints))
+
+_only_one = "method='greedy' can't keep a constraint or give several texts; leave method out, or take 'beam'."
 
 class Head:
     "How to read the logits `(N, T, n_class)` of a model; `decoder` holds the defaults of `decode`."
@@ -33,7 +35,7 @@ class Head:
 
     def log_probs(self, logits, temperature=None): # Array `(N, T, n_class)` -> float64 of the same shape
         "Log-softmax over the classes, at the head's temperature unless another is given."
-        x = np.asarray(logits, dtype=np.float64)/(temperature or self.temperature)
+        x = to_numpy(logits).astype(np.float64)/(temperature or self.temperature)
         return x - _log_sum(x)[...,None]
 
     def decode(self,
@@ -43,16 +45,17 @@ class Head:
     ) -> list: # N lists of `Hypothesis(ids, log_prob)`, best first
         "The best texts: 'greedy' unless several are asked for or a constraint is given, else by 'beam'."
         o = {**_options, **self.decoder, **_check_options(options)}
-        method = o.pop('method') or ('beam' if n_best > 1 or any(o[c] is not None for c in _constraints) else 'greedy')
-        if method == 'greedy': return self._greedy(log_probs)
+        method,search = o.pop('method'),n_best > 1 or any(o[c] is not None for c in _constraints)
+        if search and options.get('method') == 'greedy': raise ValueError(_only_one) # but what is asked for here overrides a greedy default
+        if method != 'beam' and not search: return self._greedy(log_probs)
         return self._beam(log_probs, n_best=n_best, vocab=self.vocab, **o)
 
     def ids(self, log_probs): # -> int64 `(N, L)`, padded with 0
-        "The ids of the best text of each, padded with 0 to the most characters that the head can give."
-        lp = np.asarray(log_probs)
+        "The ids of the best text of each, padded with 0 to the most characters that the head can give; none where the constraints leave no text."
+        lp = to_numpy(log_probs)
         if not self.decoder: return self._greedy_ids(lp)
         out = np.zeros(lp.shape[:2], dtype=np.int64)
-        for row,(h,*_) in zip(out, self.decode(lp)): row[:len(h.ids)] = h.ids
+        for row,(h,*_) in zip(out, self.decode(lp, on_impossible='empty')): row[:len(h.ids)] = h.ids
         return out
 
     def __repr__(self): return f'{type(self).__name__}({self.vocab}, {self.decoder})'
@@ -62,7 +65,7 @@ def _check_options(o):
     if bad: raise TypeError(f"Decoding has no option {bad[0]!r}; it has {', '.join(_options)}.")
     if o.get('method') not in (None,'greedy','beam'): raise ValueError(f"method={o['method']!r} is not a way to decode; take 'greedy' or 'beam'.")
     if o.get('method') == 'greedy' and any(o.get(c) is not None for c in _constraints):
-        raise ValueError("method='greedy' can't keep a constraint; leave method out, or take 'beam'.")
+        raise ValueError(_only_one)
     return o
 
 # %% ../nbs/07_heads.ipynb #a795a749

@@ -13,7 +13,7 @@ from .heads import *
 # %% auto #0
 __all__ = ['loss_types', 'CaptchaLoss', 'PositionCrossEntropyLoss', 'steps_needed', 'CaptchaCTCLoss']
 
-# %% ../nbs/10_losses.ipynb #7e21e7c5
+# %% ../nbs/10_losses.ipynb #993c245c
 class CaptchaLoss:
     "Base of the losses: what a head can do, for fastai. Logits are float `(N, T, n_class)`, targets int64 `(N, L)` padded with 0."
     head_cls = None
@@ -36,7 +36,7 @@ class CaptchaLoss:
 
     def decodes(self, x): # Probabilities `(N, T, n_class)` -> `TensorCaptcha` `(N, T)` padded with 0
         "The ids of the best text of each."
-        return TensorCaptcha(self.head.ids(to_np(x.float().log())))
+        return TensorCaptcha(self.head.ids(to_np(x.float().clamp(min=1e-38).log()))) # a rounded-off 0 is not impossible
 
     def log_prob(self, logits, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
         "Exact log p(ids | image)."
