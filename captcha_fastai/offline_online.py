@@ -41,7 +41,7 @@ class StopWhenLearnt(Callback):
     def after_epoch(self):
         if ifnone(self.seen.value, 0) >= self.share: raise CancelFitException
 
-# %% ../nbs/14a_offline_online.ipynb #1fdf7a6e
+# %% ../nbs/14a_offline_online.ipynb #ea5261fb
 def _save_whole(learn, name):
     "`learn.save`, but an interrupted one leaves no half-written file"
     tmp = learn.save(f'{name}-part', with_opt=False)
@@ -66,7 +66,15 @@ def _recipe(recipe, changes):
     if isinstance(r['opt'], str) and r['opt'] not in opt_funcs: raise ValueError(f"opt={r['opt']!r} is none of {', '.join(map(repr, opt_funcs))}; take one of them, or an `opt_func`.")
     return r
 
-# %% ../nbs/14a_offline_online.ipynb #8ee38a99
+def _past_fixed(r, synth, valid):
+    "How many passes the online stage leaves out, to be past the fixed set; a `ValueError` when the source ends before the training does."
+    off,on = r['offline'],r['online']
+    past = -(-off['n']//on['n']) if off and on else 0
+    need = valid + max(off['n'] if off else 0, (past+on['n_epoch'])*on['n'] if on else 0)
+    if getattr(synth, 'n', None) is not None and synth.n < need: raise ValueError(f'The source ends after {synth.n} samples, but the recipe takes {need}; ask for fewer, or give it more.')
+    return past
+
+# %% ../nbs/14a_offline_online.ipynb #1e61ad20
 @patch
 def offline_online(self:CaptchaLearner,
     synth, # A `SynthCaptcha`, with characters of the learner's vocab
@@ -79,12 +87,13 @@ def offline_online(self:CaptchaLearner,
 ) -> list: # For each stage: stage, samples, columns, epochs (the rows of fastai's recorder, named by `columns`), file
     "Train on a fixed set until it is learnt, then on fresh samples; weights are saved after each stage."
     r,rows = _recipe(recipe, changes),[]
+    past = _past_fixed(r, synth, valid)
     with _lent(self, opt_funcs.get(r['opt'], r['opt']) if isinstance(r['opt'], str) else r['opt']):
         for stage in ('offline','online'):
             if not r[stage]: continue
             o = r[stage]
-            self.dls = drawn_for(self, synth, o['n'], valid=valid, online=stage == 'online', bs=r['bs'], batch_tfms=[], num_workers=num_workers)
-            if stage == 'online' and r['offline']: self.dls.train.passes += -(-r['offline']['n']//o['n']) # past the fixed set
+            self.dls = drawn_for(self, synth, o['n'], valid=valid, bs=r['bs'], batch_tfms=[], num_workers=num_workers)
+            if stage == 'online': self.dls.train.online,self.dls.train.passes = True,past-1
             stop = [StopWhenLearnt(o['learnt'])] if o.get('learnt') is not None else []
             (self.fit_one_cycle if r['cycle'] else self.fit)(o['n_epoch'], o['lr'], wd=r['wd'], cbs=[*stop, *L(cbs)])
             epochs = [list(map(float, v)) for v in self.recorder.values]

@@ -40,14 +40,14 @@ class OnlineDL(CaptchaDL):
         o = self.dataset.items[s or 0]
         return self.dataset.tfms(o + max(0, self.passes)*self.n if self.online else o)
 
-# %% ../nbs/14_synth_data.ipynb #793a8d6b
+# %% ../nbs/14_synth_data.ipynb #aff728c1
 @patch(cls_method=True)
 @delegates(TfmdLists.dataloaders)
 def from_synth(cls:CaptchaDataLoaders,
     synth, # A `SynthCaptcha`, or any source with `chars`, `length`, `size` and `synth[i] -> (image, text)`
     n:int=10_000, # Training samples in an epoch
     valid:int=1000, # Validation samples: the first ones, which training never sees
-    online:bool=False, # Fresh training samples in every epoch, instead of the same `n`?
+    online:bool=False, # Fresh training samples in every epoch, instead of the same `n`? From a source without end
     vocab=None, # A `Vocab` or a string of characters; those of `synth` if None
     max_len:int=None, # The greatest length of `synth` if None
     size:tuple=None, # (height, width); that of `synth` if None
@@ -62,6 +62,7 @@ def from_synth(cls:CaptchaDataLoaders,
     "DataLoaders of drawn captchas."
     if min(n, valid) < 1: raise ValueError(f'n={n} and valid={valid}: there must be at least one sample to train and one to measure.')
     if getattr(synth, 'n', None) is not None and synth.n < n+valid: raise ValueError(f'The source ends after {synth.n} samples, but n+valid is {n+valid}; ask for fewer, or give it more.')
+    if online and getattr(synth, 'n', None) is not None: raise ValueError(f'online=True needs a source without end, and this one ends after {synth.n} samples; take online=False, or a `SynthCaptcha` without n.')
     tfm = SynthTransform(synth, as_vocab(vocab), max_len, mode)
     kwargs.setdefault('drop_last', n >= bs)
     dsets = CaptchaLists(range(valid+n), tfm, splits=[range(valid, valid+n), range(valid)], do_setup=False, dl_type=OnlineDL)
@@ -85,7 +86,7 @@ def drawn_for(
     for tfm in real.after_batch.fs.filter(risinstance((Normalize,RemoveBackground))): dls.add_tfms([tfm], 'after_batch')
     return dls
 
-# %% ../nbs/14_synth_data.ipynb #e194a665
+# %% ../nbs/14_synth_data.ipynb #3d20da29
 @patch
 def pretrain(self:CaptchaLearner,
     synth, # A `SynthCaptcha` in the style of the real images, with characters of the learner's vocab
@@ -98,7 +99,7 @@ def pretrain(self:CaptchaLearner,
 ) -> CaptchaLearner: # self
     "Train on `n` fresh samples of `synth`, with the learner's own vocab, length and size (a warm start; Ye et al., CCS 2018)."
     real = self.dls
-    self.dls = drawn_for(self, synth, n, valid=valid, online=True, bs=bs, num_workers=num_workers)
+    self.dls = drawn_for(self, synth, n, valid=valid, bs=bs, num_workers=num_workers) # one pass, so nothing comes twice
     try: self.fit_one_cycle(1, lr, wd=wd, reset_opt=True)
     finally: self.dls,self.opt = real,None
     return self

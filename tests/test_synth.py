@@ -278,7 +278,7 @@ def test_help_is_quick():
 
 @pytest.mark.parametrize('words,says', [
     (['folder', 'x', '-n', '3', '--style', 'nope'], "no style 'nope'"),
-    (['folder', 'x', '-n', '0'], 'n=0 images are none'),
+    (['folder', 'x', '-n', '3', '--style', 'mixed', '--knob', 'styles=[]'], 'With styles=[] no captcha can be drawn'),
     (['show', 'x.png', '--chars', 'aa'], "each once; 'a' is not so"),
     (['show', 'x.png', '--knob', 'colour=3'], "no knob 'colour'"),
     (['pack', 'x', '-n', '3', '--of', '4'], '3 images do not fill 4 shards'),
