@@ -33,12 +33,15 @@ def label_of(name) -> str:
     if not i.isdecimal() or s.endswith('~'): raise ValueError(f'The file name {Path(name).name!r} does not hold a whole label; read it from labels.csv.')
     return unquote(s)
 
-# %% ../nbs/05a_folder.ipynb #e4179b37
+# %% ../nbs/05a_folder.ipynb #f6ab02a9
 def write_whole(path, data:bytes):
     "Writes a file so that it is either there completely or not at all."
     path = Path(path); tmp = path.with_name(f'.{path.name[:60]}.{os.getpid()}.tmp')
-    tmp.write_bytes(data)
-    os.replace(tmp, path)
+    if path.is_dir(): raise IsADirectoryError(f'{str(path)!r} is a folder; name a file in it.')
+    try:
+        tmp.write_bytes(data)
+        os.replace(tmp, path)
+    finally: tmp.unlink(missing_ok=True) # there only if something went wrong
 
 _save = dict(png=dict(format='PNG', compress_level=3), webp=dict(format='WEBP', lossless=True, method=2), jpg=dict(format='JPEG', quality=92))
 

@@ -382,21 +382,21 @@ def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, len
         for j in range(W): n = push(s, code, n, n_best, exact(p[nodes[j]], shift[i], room[i], lp[i], text, spell(w.tree, nodes[j], text), blank), j)
         for j in range(n): scores[i,j],lens[i,j] = s[j],spell(w.tree, nodes[code[j]], ids[i,j])
 
-# %% ../nbs/01a_kernels.ipynb #f979f96e
+# %% ../nbs/01a_kernels.ipynb #ac5aa37a
 def n_threads():
     "Number of threads: `$OMP_NUM_THREADS` if that is set, or else the processors that this process may use."
     n = os.environ.get('OMP_NUM_THREADS', '')
     return int(n) if n.isdigit() and int(n) else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-def share_out(f, n, size, first=16, pays=.004):
+def share_out(f, n, size, first=16, pays=.002):
     "Call `f(part)` for slices that make up `n` items of `size` numbers each; the `first` items tell whether the others will take the `pays` seconds from which threads pay off."
     start = perf_counter()
     out = [f(slice(0, min(first, n)))]
     rest = n-first
     if rest <= 0: return out
-    parts = min(max(rest*size >> 16, 1), rest) # small enough for the processor's cache
+    threads = n_threads() if (perf_counter()-start)*rest/first > pays else 1
+    parts = min(max(rest*size >> 16, threads), rest) # small enough for the processor's cache
     slices = [slice(first+i*rest//parts, first+(i+1)*rest//parts) for i in range(parts)]
-    threads = min(n_threads(), parts) if (perf_counter()-start)*rest/first > pays else 1
     if threads < 2: return out + [f(o) for o in slices]
     with ThreadPoolExecutor(threads) as ex: return out + list(ex.map(f, slices))
 
