@@ -15,7 +15,7 @@ from .reading import *
 # %% auto #0
 __all__ = ['metadata_key', 'OnnxReader']
 
-# %% ../nbs/17c_onnx_reader.ipynb #ee7130bd
+# %% ../nbs/17c_onnx_reader.ipynb #415410a0
 metadata_key = 'captcha_fastai'
 
 def _session(data, path, threads):
@@ -43,8 +43,8 @@ class OnnxReader(BaseReader):
     def _check_graph(self, path):
         "Input and output are those of a reader"
         got = [(o.name, o.type, o.shape[1:]) for o in (*self.session.get_inputs(), *self.session.get_outputs())]
-        want = [*self.size, len(self.mode)]
-        if got[:1] != [('image','tensor(uint8)',want)] or [o[:2] for o in got[1:]] != [('log_probs','tensor(float)')] or len(got[1][2]) != 2 or got[1][2][1] != len(self.vocab):
+        want,dtype = [*self.size, len(self.mode)],'float' if self.info.get('background') else 'uint8'
+        if got[:1] != [('image',f'tensor({dtype})',want)] or [o[:2] for o in got[1:]] != [('log_probs','tensor(float)')] or len(got[1][2]) != 2 or got[1][2][1] != len(self.vocab):
             raise ReaderError(f'The graph in {str(path)!r} is not that of a reader for images {want} and {len(self.vocab)} classes; export it again.')
 
-    def _forward(self, x): return self.session.run(None, {'image':x})[0]
+    def _forward(self, x): return self.session.run(None, {'image':self._net_input(x)})[0]

@@ -28,7 +28,7 @@ def _list(item, lo, hi): return lambda v: isinstance(v, list) and lo <= len(v) <
 def _either(a, b): return lambda v: a[0](v) or b[0](v), f'{a[1]}, or {b[1]}'
 _null = (lambda v: v is None, 'null')
 
-# %% ../nbs/17_reader_file.ipynb #fe9ebbf2
+# %% ../nbs/17_reader_file.ipynb #ab8325ba
 _name = _text(r'[A-Za-z_][\w.\-]{0,99}', 'a name of at most 100 letters, digits, dots and dashes')
 _plain = (lambda v: v is None or isinstance(v, bool) or _number(-1e6, 1e6)[0](v) or _name[0](v), 'a number, a name, true, false or null')
 _value = _either(_plain, _list(_plain, 0, 64))
@@ -48,10 +48,14 @@ _reader = dict(format=_one_of('captcha_fastai reader'), version=_whole(1, 10**6)
     decoder=(lambda v: isinstance(v, dict), 'an object'), threshold=_either(_null, _number(0, 1)),
     models=(lambda v: isinstance(v, list) and 1 <= len(v) <= 64, 'a list of 1 to 64 models'))
 
+_background = dict(share=_number(0, 1), tol=_number(0, 1)) # as in `remove_background`; null or absent where the ground stays
+
 _weights = dict(bytes=_whole(8, 2**33), sha256=_text('[0-9a-f]{64}', '64 hexadecimal digits'))
 
-# %% ../nbs/17_reader_file.ipynb #5349f86a
+# %% ../nbs/17_reader_file.ipynb #41cc3f3a
 file_version = 1
+_object = (lambda v: isinstance(v, dict), 'an object')
+_extra = dict(weights=(_object, _weights), background=(_either(_null, _object), _background)) # fields that may be absent
 
 def _check(o, fields, where):
     "`o` has exactly `fields`, each as it must be"
@@ -71,9 +75,10 @@ def check_info(
     "Every field is there, of its type and within its bounds; raises `ReaderError`."
     if isinstance(info, dict) and _whole(file_version+1, 10**6)[0](info.get('version')):
         raise ReaderError(f"{where} has version {info['version']}, and this library knows up to {file_version}; update it with `pip install -U captcha_fastai`.")
-    weights = isinstance(info, dict) and 'weights' in info
-    _check(info, dict(_reader, weights=(lambda v: isinstance(v, dict), 'an object')) if weights else _reader, where)
-    if weights: _check(info['weights'], _weights, f'{where}, weights')
+    extra = [k for k in _extra if k in info] if isinstance(info, dict) else []
+    _check(info, {**_reader, **{k:_extra[k][0] for k in extra}}, where)
+    for k in extra:
+        if info[k] is not None: _check(info[k], _extra[k][1], f'{where}, {k}')
     channels = len(info['mode'])
     for i,m in enumerate(info['models']):
         _check(m, _model, at := f'{where}, model {i}')

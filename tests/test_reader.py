@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from captcha_fastai.all import CaptchaDataLoaders, SynthCaptcha, arch_meta, captcha_learner, nopool_xresnet, set_seed
+from captcha_fastai.all import CaptchaAugment, CaptchaDataLoaders, RemoveBackground, SynthCaptcha, arch_meta, captcha_learner, nopool_xresnet, set_seed
 from captcha_fastai.inference import CaptchaReader
 from captcha_fastai.onnx_reader import OnnxReader
 from captcha_fastai.reader_file import ReaderError
@@ -13,10 +13,10 @@ root = Path(__file__).parent.parent
 synth = SynthCaptcha('0123456789', 4, (60,160), seed=3)
 images = [synth[i][0] for i in range(100, 107)]
 
-def learner(arch=nopool_xresnet, size=(32,96), mode='RGB', decoder=None, **arch_args):
+def learner(arch=nopool_xresnet, size=(32,96), mode='RGB', decoder=None, batch_tfms=None, **arch_args):
     "A learner of random weights, whose batch norm has seen a batch, and so sharp that its texts differ"
     set_seed(0)
-    dls = CaptchaDataLoaders.from_synth(synth, 16, 4, size=size, mode=mode, bs=16)
+    dls = CaptchaDataLoaders.from_synth(synth, 16, 4, size=size, mode=mode, bs=16, batch_tfms=batch_tfms)
     if 'body' in inspect.signature(arch).parameters: arch_args = dict(body='small_resnet', **arch_args)
     learn = captcha_learner(dls, arch, arch_args=arch_args, decoder=decoder)
     with torch.no_grad(): learn.model.train()(dls.one_batch()[0])
@@ -62,6 +62,22 @@ def test_options_travel(kw, tmp_path):
     want = [(t,c) for t,_,c in map(learn.predict, images)]
     check_same(pairs(reader.read(images)), want); check_same(pairs(onnx.read(images)), want)
     assert [r.answered for r in onnx.read(images)] == [c >= .3 for _,c in want]
+
+@pytest.mark.parametrize('mode', ['RGB','L'])
+def test_the_ground_is_removed_by_every_reader(mode, tmp_path):
+    "On flat grounds of several colours, and without one: predict, reader, saved reader, ensemble, ONNX file"
+    learn = learner(mode=mode, hidden=16, batch_tfms=[RemoveBackground(share=.3), CaptchaAugment()])
+    reader = CaptchaReader.from_learner(learn)
+    reader.save(tmp_path/'r'); reader.to_onnx(tmp_path/'r.onnx')
+    marks = [(np.asarray(im.convert('L')) < 128)[...,None] for im in images]
+    flat = [np.where(m, np.uint8(ink), np.uint8(ground)) for m in marks[:3] for ink,ground in (((0,0,0),(255,255,255)), ((250,220,40),(30,140,200)), ((90,20,20),(80,90,80)))]
+    items = flat + images
+    want = [(t,c) for t,_,c in map(learn.predict, items)]
+    for r in (reader, CaptchaReader.load(tmp_path/'r'), CaptchaReader.ensemble([reader, reader]), OnnxReader(tmp_path/'r.onnx')):
+        assert r.info['background'] == dict(share=.3, tol=.02)
+        check_same(pairs(r.read(items)), want); check_same(pairs([r.read(im) for im in items[:4]]), want[:4])
+    kept = CaptchaReader({**reader.info, 'background':None}, reader.state_dict())
+    assert np.abs(np.exp(kept.log_probs(flat)) - np.exp(reader.log_probs(flat))).max() > .01
 
 @pytest.fixture(scope='module')
 def saved(tmp_path_factory):
