@@ -157,7 +157,7 @@ def read(argv=None): # Words of the command line
     "The command `captcha-read`: texts of images."
     return run_command(_read, _read_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #184b3aef
+# %% ../nbs/20a_reader_cli.ipynb #8367fe93
 def _submit_parser():
     p = _parser('captcha-submit', 'Fill in the sample of a submission: same columns, same order, same ids. Every id needs an image that can be opened.')
     a = p.add_argument
@@ -165,8 +165,8 @@ def _submit_parser():
     a('images', type=Path, metavar='FOLDER', help='the images; ids are their names, with or without extension, or their numbers')
     a('--sample', type=Path, required=True, metavar='CSV', help='sample_submission.csv')
     a('-o', '--out', type=Path, required=True, metavar='CSV', help='the table to write')
-    a('--id-col', help='the column of ids (default: the first)')
-    a('--label-col', help='the column of texts (default: the second)')
+    a('--id-col', help='the column of ids (default: the first that is not the texts)')
+    a('--label-col', help='the column of texts (default: the first that is not the ids)')
     return _reading_options(p)
 
 def _submit(args):
