@@ -37,7 +37,7 @@ def _gap(reader, file):
     "The largest difference of a probability between `reader` and the ONNX `file`, for batches of 1 and 3"
     onnx,rng = OnnxReader(file),np.random.default_rng(0)
     xs = [rng.integers(0, 256, (n, *reader.size, len(reader.mode)), dtype=np.uint8) for n in (1,3)]
-    return max(np.abs(np.exp(reader._log_probs(x))-np.exp(onnx._log_probs(x))).max() for x in xs)
+    return np.max([np.abs(np.exp(reader._log_probs(x))-np.exp(onnx._log_probs(x))).max() for x in xs]) # NaN where there is one
 
 # %% ../nbs/17d_onnx_export.ipynb #815d5187
 class _Calibration:
@@ -48,9 +48,10 @@ class _Calibration:
 @contextmanager
 def _quiet():
     "onnxruntime warns of what is meant"
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try: yield
-    finally: logging.disable(logging.NOTSET)
+    finally: logging.disable(before)
 
 def _quantized(data, xs):
     "The graph in 8 bits; `xs` are pixels `(N, h, w, c)` to measure activations on, or None"
@@ -81,6 +82,8 @@ def export_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as d:
         (tmp := Path(d)/'model.onnx').write_bytes(data := model.SerializeToString())
-        if (gap := _gap(reader, tmp)) > (1 if quantize is not False else 1e-3):
+        if not np.isfinite(gap := _gap(reader, tmp)):
+            raise RuntimeError('The reader or its exported graph gives probabilities that are no numbers, so no file is written; look for NaN in its weights.')
+        if quantize is False and gap > 1e-3: # 8 bits differ as much as they must
             raise RuntimeError(f'The exported graph does not read as the reader does (probabilities differ by {gap:.2g}); the architecture uses something that ONNX has no exact word for.')
     write_whole(path, data)
