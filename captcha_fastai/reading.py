@@ -17,7 +17,7 @@ from .preprocess import *
 from .reader_file import *
 
 # %% auto #0
-__all__ = ['Reading', 'BaseReader', 'image_files', 'readings_table', 'match_files']
+__all__ = ['Reading', 'BaseReader', 'image_files', 'printable', 'readings_table', 'match_files']
 
 # %% ../nbs/17a_reading.ipynb #d52e710d
 @dataclass(repr=False)
@@ -120,7 +120,7 @@ class BaseReader:
     ): # -> DataFrame
         "Read all images in `path` and its subfolders: a table of file, text, confidence, answered, error."
         files = image_files(path)
-        return readings_table([o.relative_to(path).as_posix() for o in files], self.read(files, **kwargs))
+        return readings_table([printable(o.relative_to(path)) for o in files], self.read(files, **kwargs))
 
     def submission(self,
         path, # Folder of images
@@ -151,6 +151,10 @@ def image_files(
     files = sorted(o for o in path.rglob('*') if o.suffix.lower() in exts and not o.name.startswith('.') and o.is_file())
     if not files: raise ImageError(f'The folder {str(path)!r} holds no images; check the path.')
     return files
+
+def printable(path) -> str: # A name that is not UTF-8 gets � for what can't be written
+    "The path as text that any file can hold."
+    return os.fsencode(Path(path).as_posix()).decode('utf-8', 'replace')
 
 def readings_table(names, readings): # -> DataFrame
     "A row for each reading: file, text, confidence, answered, error, and alternatives where there are any."
