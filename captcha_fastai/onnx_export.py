@@ -18,7 +18,7 @@ from .reading import *
 # %% auto #0
 __all__ = ['export_onnx']
 
-# %% ../nbs/17d_onnx_export.ipynb #ae263302
+# %% ../nbs/17d_onnx_export.ipynb #2090b225
 def _onnx():
     try: import onnx
     except ImportError: raise ImportError('ONNX files are written with onnx and checked with onnxruntime; `pip install captcha_fastai[onnx]`.') from None
@@ -38,9 +38,9 @@ def _gap(reader, file):
     onnx,rng = OnnxReader(file),np.random.default_rng(0)
     xs = [rng.integers(0, 256, (n, *reader.size, len(reader.mode)), dtype=np.uint8) for n in (1,3)]
     xs[1][1:,:reader.size[0]//2+1] = 200 # a flat ground
-    return max(np.abs(np.exp(reader._log_probs(x))-np.exp(onnx._log_probs(x))).max() for x in xs)
+    return np.max([np.abs(np.exp(reader._log_probs(x))-np.exp(onnx._log_probs(x))).max() for x in xs]) # NaN where there is one
 
-# %% ../nbs/17d_onnx_export.ipynb #d43727b8
+# %% ../nbs/17d_onnx_export.ipynb #d503ae33
 class _Calibration:
     "Batches of one image for onnxruntime's calibration"
     def __init__(self, xs): self.xs = iter(xs)
@@ -49,9 +49,10 @@ class _Calibration:
 @contextmanager
 def _quiet():
     "onnxruntime warns of what is meant"
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try: yield
-    finally: logging.disable(logging.NOTSET)
+    finally: logging.disable(before)
 
 def _quantized(data, xs):
     "The graph in 8 bits; `xs` are inputs of the net `(N, h, w, c)` to measure activations on, or None"
@@ -65,7 +66,7 @@ def _quantized(data, xs):
         else: quantize_static(pre, out, _Calibration(xs), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
         return Path(out).read_bytes()
 
-# %% ../nbs/17d_onnx_export.ipynb #7d8956df
+# %% ../nbs/17d_onnx_export.ipynb #61d1703d
 def export_onnx(
     reader, # A `CaptchaReader`
     path, # File to write
@@ -82,6 +83,8 @@ def export_onnx(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as d:
         (tmp := Path(d)/'model.onnx').write_bytes(data := model.SerializeToString())
-        if (gap := _gap(reader, tmp)) > (1 if quantize is not False else 1e-3):
+        if not np.isfinite(gap := _gap(reader, tmp)):
+            raise RuntimeError('The reader or its exported graph gives probabilities that are no numbers, so no file is written; look for NaN in its weights.')
+        if quantize is False and gap > 1e-3: # 8 bits differ as much as they must
             raise RuntimeError(f'The exported graph does not read as the reader does (probabilities differ by {gap:.2g}); the architecture uses something that ONNX has no exact word for.')
     write_whole(path, data)

@@ -34,10 +34,10 @@ _size = _checked(lambda s: tuple(map(int, s.lower().split('x'))), lambda v: len(
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
-    a('data', type=Path, metavar='FOLDER|CSV', help='images named by their text; or a CSV file with a header and the columns file and text; a labels.csv in the folder is used')
+    a('data', type=Path, metavar='FOLDER|CSV', help='images named by their text; or a CSV file with a header, whose first column is the file and whose second is the text; a labels.csv in the folder is used')
     a('-o', '--out', type=Path, required=True, metavar='READER', help='the folder to write the reader to, with curve.png')
     a('--arch', default='nopool_xresnet', help='the architecture, a name in arch_meta')
-    a('--body', default='small_resnet', help='its body: small_resnet, xresnet34, or any of torchvision and timm')
+    a('--body', help="its body: small_resnet, xresnet34, or any of torchvision and timm (default: small_resnet for the reference's three, else the architecture's own)")
     a('--epochs', type=_positive, default=20, help='passes over the training images')
     a('--lr', type=_rate, default=3e-3, help='highest learning rate of the one cycle')
     a('--bs', type=_positive, default=16, help='batch size')
@@ -59,13 +59,17 @@ def _loaders(args):
     if args.data.is_file(): raise ValueError(f'{args.data} is neither a folder nor a CSV file.')
     return CaptchaDataLoaders.from_folder(args.data, **kw)
 
+_small = 'multihead_xresnet','nopool_xresnet','crnn' # their own bodies are for GPUs
+
 def _learner(args, dls):
     import inspect
     from captcha_fastai.all import SynthCaptcha,arch_meta,captcha_learner
     archs = {f.__name__:f for f in arch_meta}
     if args.arch not in archs: raise ValueError(f"There is no architecture {args.arch!r}; there are {', '.join(archs)}.")
     arch = archs[args.arch]
-    learn = captcha_learner(dls, arch, arch_args=dict(body=args.body) if 'body' in inspect.signature(arch).parameters else {})
+    if args.body and 'body' not in inspect.signature(arch).parameters: raise ValueError(f'{args.arch} has a body of its own, so it takes no --body {args.body}; leave it out.')
+    body = args.body or ('small_resnet' if args.arch in _small else None)
+    learn = captcha_learner(dls, arch, arch_args=dict(body=body) if body else {})
     if args.warm:
         lengths = [len(o) for o in dls.tfm.labels]
         learn.pretrain(SynthCaptcha(''.join(dls.vocab.chars), (min(lengths), max(lengths)), dls.size, args.style, seed=args.seed), n=args.warm)
@@ -135,19 +139,26 @@ def load_reader(
     from captcha_fastai.inference import CaptchaReader
     return CaptchaReader.load(path)
 
-def _write_table(df, path):
+def _write(text, path):
     from captcha_fastai.folder import write_whole
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, df.to_csv(index=False).encode())
+    write_whole(path, text.encode())
+
+def _write_readings(df, path):
+    "A table that a spreadsheet may open"
+    from captcha_fastai.serve_page import csv_line
+    rows = df.astype(object).where(df.notna(), '').itertuples(index=False, name=None)
+    _write(''.join(map(csv_line, [df.columns, *rows])), path)
 
 def _read(args):
-    from captcha_fastai.reading import image_files,readings_table
+    from captcha_fastai.reading import image_files,printable,readings_table
     reader = load_reader(args.reader)
     files = [f for o in args.images for f in (image_files(o) if o.is_dir() else [o])]
     readings = reader.read(files, length=args.length, allowed=args.allowed, threshold=args.threshold, progress=None if args.csv else False)
-    if args.csv: _write_table(readings_table([o.as_posix() for o in files], readings), args.csv)
+    names = [printable(o) for o in files]
+    if args.csv: _write_readings(readings_table(names, readings), args.csv)
     else:
-        for f,r in zip(files, readings): print(f, r.text, f'{r.confidence:.4f}', 'error' if r.error else 'ok' if r.answered else 'unsure', sep='\t')
+        for f,r in zip(names, readings): print(f, r.text, f'{r.confidence:.4f}', 'error' if r.error else 'ok' if r.answered else 'unsure', sep='\t')
     bad = [r.error for r in readings if r.error]
     for e in bad: print(f'captcha-read: {e}', file=sys.stderr)
     if args.csv: print(f'{len(files)} images, {sum(not r.answered and not r.error for r in readings)} unsure, {len(bad)} that could not be opened; the table is {args.csv}')
@@ -157,7 +168,7 @@ def read(argv=None): # Words of the command line
     "The command `captcha-read`: texts of images."
     return run_command(_read, _read_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #184b3aef
+# %% ../nbs/20a_reader_cli.ipynb #8367fe93
 def _submit_parser():
     p = _parser('captcha-submit', 'Fill in the sample of a submission: same columns, same order, same ids. Every id needs an image that can be opened.')
     a = p.add_argument
@@ -165,13 +176,13 @@ def _submit_parser():
     a('images', type=Path, metavar='FOLDER', help='the images; ids are their names, with or without extension, or their numbers')
     a('--sample', type=Path, required=True, metavar='CSV', help='sample_submission.csv')
     a('-o', '--out', type=Path, required=True, metavar='CSV', help='the table to write')
-    a('--id-col', help='the column of ids (default: the first)')
-    a('--label-col', help='the column of texts (default: the second)')
+    a('--id-col', help='the column of ids (default: the first that is not the texts)')
+    a('--label-col', help='the column of texts (default: the first that is not the ids)')
     return _reading_options(p)
 
 def _submit(args):
     df = load_reader(args.reader).submission(args.images, args.sample, args.id_col, args.label_col, length=args.length, allowed=args.allowed)
-    _write_table(df, args.out)
+    _write(df.to_csv(index=False), args.out) # answers stay as they are
     print(f'{len(df)} texts are in {args.out}')
 
 def submit(argv=None): # Words of the command line

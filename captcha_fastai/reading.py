@@ -18,7 +18,7 @@ from .preprocess import *
 from .reader_file import *
 
 # %% auto #0
-__all__ = ['Reading', 'BaseReader', 'image_files', 'readings_table', 'match_files']
+__all__ = ['Reading', 'BaseReader', 'image_files', 'printable', 'readings_table', 'match_files']
 
 # %% ../nbs/17a_reading.ipynb #d52e710d
 @dataclass(repr=False)
@@ -37,7 +37,7 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #a15e068d
+# %% ../nbs/17a_reading.ipynb #de4034f7
 def _is_one(x):
     "One image, not many?"
     if isinstance(x, np.ndarray): return x.ndim < 4
@@ -127,13 +127,13 @@ class BaseReader:
     ): # -> DataFrame
         "Read all images in `path` and its subfolders: a table of file, text, confidence, answered, error."
         files = image_files(path)
-        return readings_table([o.relative_to(path).as_posix() for o in files], self.read(files, **kwargs))
+        return readings_table([printable(o.relative_to(path)) for o in files], self.read(files, **kwargs))
 
     def submission(self,
         path, # Folder of images
         sample, # Path of a CSV file that shows how to answer
-        id_col:str=None, # Its column of ids; the first if None
-        label_col:str=None, # Its column of texts; the second if None
+        id_col:str=None, # Its column of ids; the first other than `label_col` if None
+        label_col:str=None, # Its column of texts; the first other than `id_col` if None
         **kwargs # As for `read`
     ): # -> DataFrame
         "The table `sample` with the texts that are read: its columns, order and ids. A `ValueError` if any id lacks a readable image."
@@ -145,7 +145,7 @@ class BaseReader:
 
     def __repr__(self): return f"{type(self).__name__}({self.info['head']}, {self.size[0]}×{self.size[1]} {self.mode}, {self.vocab})"
 
-# %% ../nbs/17a_reading.ipynb #4f6e0cb6
+# %% ../nbs/17a_reading.ipynb #46a60144
 _formats = 'PNG JPEG GIF BMP WEBP TIFF PPM ICO AVIF JPEG2000 TGA PCX'.split()
 
 def image_files(
@@ -159,13 +159,17 @@ def image_files(
     if not files: raise ImageError(f'The folder {str(path)!r} holds no images; check the path.')
     return files
 
+def printable(path) -> str: # A name that is not UTF-8 gets � for what can't be written
+    "The path as text that any file can hold."
+    return os.fsencode(Path(path).as_posix()).decode('utf-8', 'replace')
+
 def readings_table(names, readings): # -> DataFrame
     "A row for each reading: file, text, confidence, answered, error, and alternatives where there are any."
     import pandas as pd
     df = pd.DataFrame(dict(file=names, **{k:[getattr(r, k) for r in readings] for k in ('text','confidence','answered','error','alternatives')}))
     return df if any(r.alternatives for r in readings) else df.drop(columns='alternatives')
 
-# %% ../nbs/17a_reading.ipynb #e2ba9a1b
+# %% ../nbs/17a_reading.ipynb #b5ce456c
 def _number(s): return str(int(s)) if s.isascii() and s.isdigit() else None
 _keys = dict(path=lambda o, root: o.relative_to(root).as_posix(), name=lambda o, _: o.name, stem=lambda o, _: o.stem, number=lambda o, _: _number(o.stem))
 
@@ -189,11 +193,20 @@ def match_files(
 
 def _read_sample(sample, id_col, label_col):
     "The table `sample`, and the names of its columns of ids and texts"
-    import pandas as pd
-    try: df = pd.read_csv(sample, dtype=str, keep_default_na=False, encoding='utf-8-sig')
-    except FileNotFoundError: raise ValueError(f'There is no file {str(sample)!r}; check the path.') from None
-    except ValueError as e: raise ValueError(f"{str(sample)!r} can't be read as CSV in UTF-8 ({str(e).strip()}).") from None
+    import csv, pandas as pd
+    name = repr(str(sample))
+    try:
+        with open(sample, newline='', encoding='utf-8-sig') as f: header,*rows = [o for o in csv.reader(f, strict=True) if o] or [[]]
+    except FileNotFoundError: raise ValueError(f'There is no file {name}; check the path.') from None
+    except (ValueError, csv.Error) as e: raise ValueError(f"{name} can't be read as CSV in UTF-8 ({str(e).strip()}).") from None
+    double = [c for i,c in enumerate(header) if c in header[:i]]
+    if double: raise ValueError(f'{name} has two columns called {double[0]!r}; rename one of them.')
     for c in (id_col,label_col):
-        if c is not None and c not in df: raise ValueError(f"{str(sample)!r} has no column {c!r}; its columns are {', '.join(map(repr, df.columns))}.")
-    if df.shape[1] < 2 or not len(df): raise ValueError(f'{str(sample)!r} has {df.shape[1]} columns and {len(df)} rows; a column of ids, one of texts, and a row for each image are needed.')
-    return df, id_col or df.columns[0], label_col or df.columns[1]
+        if c is not None and c not in header: raise ValueError(f"{name} has no column {c!r}; its columns are {', '.join(map(repr, header))}.")
+    if len(header) < 2 or not rows: raise ValueError(f'{name} has {len(header)} columns and {len(rows)} rows; a column of ids, one of texts, and a row for each image are needed.')
+    bad = [(i,len(r)) for i,r in enumerate(rows, 1) if len(r) != len(header)]
+    if bad: raise ValueError(f'Row {bad[0][0]} of {name} has {bad[0][1]} cells, but there are {len(header)} columns; give every row a cell for each.')
+    ids = next(c for c in header if c != label_col) if id_col is None else id_col
+    label = next(c for c in header if c != ids) if label_col is None else label_col
+    if ids == label: raise ValueError(f'The column {ids!r} of {name} was named for the ids and for the texts; name two.')
+    return pd.DataFrame(rows, columns=header, dtype=str), ids, label

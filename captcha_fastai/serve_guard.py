@@ -31,13 +31,18 @@ def is_address(name:str) -> bool:
     try: return bool(ipaddress.ip_address(name))
     except ValueError: return False
 
-# %% ../nbs/18a_guard.ipynb #937eae84
+# %% ../nbs/18a_guard.ipynb #ced29082
+def _netloc(origin):
+    "Name and port in an Origin header, None when it is broken"
+    try: return urlsplit(origin).netloc.lower()
+    except ValueError: return None
+
 def check_origin(
     headers, # Names in lower case -> values
 ):
     "A 403 when the request comes from a page that the service has not served."
     origin,site = headers.get('origin'),headers.get('sec-fetch-site')
-    if origin is not None and urlsplit(origin).netloc.lower() != headers.get('host', '').lower():
+    if origin is not None and _netloc(origin) != headers.get('host', '').lower():
         raise HTTPException(403, 'The request comes from a page of another origin, and only pages of this service may use it.')
     if site == 'cross-site' and headers.get('sec-fetch-mode') != 'navigate':
         raise HTTPException(403, 'The request comes from another site, and only pages of this service may use it.')
@@ -91,7 +96,7 @@ class BoundedBody:
 
 def too_large(max_bytes) -> str: return f'The upload is larger than {max_bytes/1e6:g} MB; send fewer or smaller images at a time.'
 
-# %% ../nbs/18a_guard.ipynb #49bb96be
+# %% ../nbs/18a_guard.ipynb #7c04c520
 lock_down = {
     'content-security-policy': "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
     'x-content-type-options':'nosniff', 'x-frame-options':'DENY', 'referrer-policy':'no-referrer',
@@ -135,7 +140,9 @@ class Guard:
         if not self.token.knows(request) and not path.startswith(open_paths):
             if wants_page(request): return RedirectResponse('/login', 303)
             raise HTTPException(401, 'A token is needed: send it as `Authorization: Bearer TOKEN`.', {'www-authenticate':'Bearer'})
-        if int(h.get('content-length') or 0) > self.max_bytes: raise HTTPException(413, too_large(self.max_bytes))
+        length = h.get('content-length') or '0'
+        if not (length.isascii() and length.isdigit()): raise HTTPException(400, 'The Content-Length of the request is no number; send the number of its bytes.')
+        if len(length) > 18 or int(length) > self.max_bytes: raise HTTPException(413, too_large(self.max_bytes))
 
 def wants_page(request) -> bool:
     "Does a person look at the answer?"

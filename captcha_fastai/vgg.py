@@ -31,7 +31,9 @@ def vgg_body(
     return nn.Sequential(*[nn.Sequential(*_conv(i, o, norm), *_conv(o, o, norm), nn.MaxPool2d(2, ceil_mode=True))
                            for i,o in zip((c_in,*widths), widths)])
 
-# %% ../nbs/08d_vgg.ipynb #6ae90d9f
+# %% ../nbs/08d_vgg.ipynb #4ba4dcb3
+named_bodies['vgg_body'] = vgg_body
+
 def vgg_heads(
     n_class:int, # Size of the vocab, id 0 included
     max_len:int, # Places in the text

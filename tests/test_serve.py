@@ -144,7 +144,7 @@ def test_wrong_host(client, host):
 @pytest.mark.parametrize('host', ['localhost', 'LOCALHOST:8000', '127.0.0.1:9', '[::1]:8000'])
 def test_right_host(client, host): assert post(client, good, headers={'host':host}).status_code == 200
 
-@pytest.mark.parametrize('origin', ['https://evil.example', 'http://127.0.0.1:3000', 'http://localhost:8000', 'null'])
+@pytest.mark.parametrize('origin', ['https://evil.example', 'http://127.0.0.1:3000', 'http://localhost:8000', 'null', 'http://['])
 def test_foreign_origin(client, origin):
     refused(post(client, good, headers={'origin':origin}), 403, 'origin')
     refused(client.get('/', headers={'origin':origin}), 403, 'origin')
