@@ -37,11 +37,11 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #de4034f7
+# %% ../nbs/17a_reading.ipynb #5c7230f7
 def _is_one(x):
-    "One image, not many?"
-    if isinstance(x, np.ndarray): return x.ndim < 4
-    return isinstance(x, (str, bytes, bytearray, os.PathLike, Image.Image)) or hasattr(x, 'read') or not hasattr(x, '__iter__')
+    "One image, not many? A tensor is one too, since none can be read."
+    if isinstance(x, np.ndarray): return x.ndim < 4 and x.dtype.kind not in 'OUS' # arrays of paths are lists
+    return isinstance(x, (str, bytes, bytearray, os.PathLike, Image.Image)) or hasattr(x, 'read') or hasattr(x, 'detach') or not hasattr(x, '__iter__')
 
 def _chunks(xs, n):
     xs = iter(xs)

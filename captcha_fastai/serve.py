@@ -150,7 +150,7 @@ async def _readings(self:ReadService, request, defaults):
         if not {'length','allowed'} & set(chosen): raise
         raise HTTPException(422, 'The reader can give no text with this length and these characters.') from None
 
-# %% ../nbs/18_serve.ipynb #a276f959
+# %% ../nbs/18_serve.ipynb #960be34b
 async def _refused(request, e):
     status,why = getattr(e, 'status_code', 500),getattr(e, 'detail', '')
     if status == 404: why = 'There is nothing at this address.'
@@ -163,7 +163,7 @@ async def _gone(request, e): return Response(status_code=400) # the client has l
 
 def _api_answer(readings, options):
     status = 422 if all(o['error'] for o in readings) else 200
-    if options.get('format') == 'csv':
+    if options.get('format') == 'csv' and status == 200:
         return Response(''.join([csv_line(csv_columns), *map(reading_line, readings)]), status, media_type='text/csv; charset=utf-8', headers={'content-disposition':'attachment; filename="readings.csv"'})
     return JSONResponse({**(dict(error=readings[0]['error']) if status == 422 else {}), 'readings':readings}, status)
 

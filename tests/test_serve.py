@@ -102,7 +102,7 @@ def test_csv_is_safe_in_spreadsheets(client):
     head,*rows = csv.reader(io.StringIO(r.text))
     assert head == ['file','text','confidence','answered','error'] and len(rows) == 5
     assert not any(cell[:1] in '=+-@' for row in rows for cell in row if cell)
-    assert post(client, files[3], format='csv').status_code == 422
+    refused(post(client, files[3], format='csv'), 422, '@a.png')
     assert rows[0][1] == "'=ab" and rows[3][3] == 'no' and rows[4][1] == '00a'
 
 # refusals
@@ -273,6 +273,10 @@ def test_command_says_what_is_wrong(capsys, tmp_path):
     with listen('127.0.0.1', 0) as sock:
         assert main([str(tmp_path), '--port', str(sock.getsockname()[1])]) == 1 and '--port' in capsys.readouterr().err
     assert main([str(tmp_path/'nowhere'), '--port', '0']) == 1 and 'There is no reader' in capsys.readouterr().err
+    for option,values in {'--port':('-1','65536','x'), '--max-images':('0','x'), '--max-upload':('nan','inf','0','-1'), '--max-pixels':('nan','inf','0','0.0000001')}.items():
+        for v in values:
+            with pytest.raises(SystemExit): main(['reader', f'{option}={v}'])
+            assert f'{v!r} is not a' in capsys.readouterr().err
 
 def test_help_needs_next_to_nothing():
     code = "import sys; from captcha_fastai.serve_cli import main\ntry: main(['--help'])\nexcept SystemExit: print([m for m in ('torch','fasthtml','starlette','numpy','PIL') if m in sys.modules])"
