@@ -18,16 +18,24 @@ from .reading import *
 # %% auto #0
 __all__ = ['export_onnx']
 
-# %% ../nbs/17d_onnx_export.ipynb #2090b225
+# %% ../nbs/17d_onnx_export.ipynb #c087146c
 def _onnx():
     try: import onnx
     except ImportError: raise ImportError('ONNX files are written with onnx and checked with onnxruntime; `pip install captcha_fastai[onnx]`.') from None
     return onnx
 
+@contextmanager
+def _spelt_out():
+    "Transformer layers as single operations, instead of torch's one fused operation that ONNX doesn't have"
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try: yield
+    finally: torch.backends.mha.set_fastpath_enabled(before)
+
 def _traced(reader):
     "The bytes of the graph"
     x,out = torch.from_numpy(reader._net_input(np.zeros((2, *reader.size, len(reader.mode)), np.uint8))).to(reader.device),io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _spelt_out():
         warnings.simplefilter('ignore')
         torch.onnx.export(reader.net, (x,), out, dynamo=False, input_names=['image'], output_names=['log_probs'],
                           dynamic_axes=dict(image={0:'batch'}, log_probs={0:'batch'}))
