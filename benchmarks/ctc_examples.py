@@ -6,22 +6,18 @@ import torch
 from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies, recipes
 from common import results, save_json, where, wilson
-from three_approaches import learner, loaders, synth_for
+from three_approaches import learner, loaders, warm
 
 split = 3 # none of the three of `three_approaches.py`
 drawn = dict(body=24_000, crnn=10_000) # images of the warm start
 ways = {'greedy': dict(method='greedy'), 'beam': dict(method='beam'), 'beam, length=5': dict(length=5)}
 
-def warm(learn, pretrain, n):
-    kw = dict(pretrain, n=n)
-    return learn.pretrain(synth_for(learn.dls, kw.pop('style')), **kw)
-
 def trained(dls):
     "A CRNN by the recipe, but for the shorter warm start."
     r = recipes['crnn']; b = bodies[r['body']]
     set_seed(split, reproducible=True)
-    base = warm(learner(dls, b['arch'], **b['arch_args']), b['pretrain'], drawn['body'])
-    learn = warm(learner(dls, 'crnn', body=base.model.body, cut=None), r['pretrain'], drawn['crnn'])
+    base = warm(learner(dls, b['arch'], **b['arch_args']), **dict(b['pretrain'], n=drawn['body']))
+    learn = warm(learner(dls, 'crnn', body=base.model.body, cut=None), **dict(r['pretrain'], n=drawn['crnn']))
     learn.fit_one_cycle(**r['fit'])
     return learn
 

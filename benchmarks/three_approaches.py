@@ -18,6 +18,10 @@ def learner(dls, arch, decoder=None, **arch_args):
 
 def synth_for(dls, style, seed=0): return SynthCaptcha(''.join(dls.vocab.chars), dls.max_len, dls.size, style, seed=seed)
 
+def warm(learn, style, **kw):
+    "`learn` after a warm start on drawn captchas of `style`."
+    return learn.pretrain(synth_for(learn.dls, style), **kw)
+
 def warmed(key, make, pretrain, of):
     "The model of `make()` after its warm start, and the minutes that this took; from the cache if it is there and of the same recipe."
     learn,file = make(),cache/f'{key.replace("/","_")}.pth'
@@ -26,8 +30,8 @@ def warmed(key, make, pretrain, of):
         if saved['recipe'] == of:
             learn.model.load_state_dict(saved['model'])
             return learn,saved['minutes']
-    start,kw = time.time(),dict(pretrain)
-    learn.pretrain(synth_for(learn.dls, kw.pop('style')), **kw)
+    start = time.time()
+    warm(learn, **pretrain)
     minutes = (time.time()-start)/60
     cache.mkdir(exist_ok=True)
     torch.save(dict(model=learn.model.state_dict(), recipe=of, minutes=minutes), file)

@@ -82,14 +82,11 @@ class CPUBfloat16(Callback):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
 
-# %% ../nbs/12_learner.ipynb #6548177e
+# %% ../nbs/12_learner.ipynb #9cfb7a3f
 class TrimMemory(Callback):
     "Gives what an epoch on a CPU has freed back to the system: glibc keeps it, in pieces too small for the next batch, and a long training would grow by gigabytes."
-    def __init__(self): self.trim = noop
-    def before_fit(self):
-        with contextlib.suppress(OSError, TypeError, AttributeError): self.trim = ctypes.CDLL(None).malloc_trim # only glibc has it
-    def after_epoch(self): self.trim(0)
-    def after_fit(self): self.trim = noop # which can be pickled
+    def after_epoch(self):
+        with contextlib.suppress(OSError, TypeError, AttributeError): ctypes.CDLL(None).malloc_trim(0) # only glibc has it
 
 # %% ../nbs/12_learner.ipynb #3b3a17cb
 default_metrics = [captcha_accuracy, char_accuracy, cer]
