@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['named_bodies', 'arch_meta', 'ResBlock', 'small_resnet', 'body_name', 'make_body', 'feature_shape', 'exact_floats',
-           'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet', 'ColumnModel', 'ColumnNorm', 'BiLSTM',
-           'crnn', 'split_body_head']
+__all__ = ['named_bodies', 'arch_meta', 'ResBlock', 'small_resnet', 'slim_resnet', 'body_name', 'make_body', 'feature_shape',
+           'exact_floats', 'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet', 'ColumnModel',
+           'ColumnNorm', 'BiLSTM', 'crnn', 'split_body_head']
 
 # %% ../nbs/08_models.ipynb #826d5663
 named_bodies = {} # name: a function `(pretrained=…)` that builds a body
@@ -43,7 +43,7 @@ def _instantiate(body, pretrained):
         name = body if isinstance(body, str) else getattr(body, '__name__', body)
         raise RuntimeError(f"The pretrained weights of {name!r} can't be had here ({type(e).__name__}: {e}); use pretrained=False.") from e
 
-# %% ../nbs/08_models.ipynb #15107846
+# %% ../nbs/08_models.ipynb #a0c75bf9
 class ResBlock(nn.Module):
     "Two 3×3 convolutions and a shortcut (He et al. 2016): `(N, n_in, h, w)` to `(N, n_out, h/stride, w/stride)`."
     def __init__(self, n_in, n_out, stride=1):
@@ -64,7 +64,14 @@ def small_resnet(
     stem = nn.Sequential(nn.Conv2d(c_in, widths[0], 3, 2, 1, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
     return nn.Sequential(stem, ResBlock(widths[0], widths[0]), *[ResBlock(i, o, 2) for i,o in zip(widths, widths[1:])])
 
-named_bodies['small_resnet'] = small_resnet
+def slim_resnet(
+    pretrained:bool=False, # There are no weights to download
+    c_in:int=3, # Channels
+) -> nn.Sequential: # `(N, c_in, h, w)` to `(N, 256, h/32, w/32)`
+    "Two to three times as fast as `small_resnet`, on a map half as fine."
+    return small_resnet(pretrained, c_in, (16,32,64,128,256))
+
+named_bodies.update(small_resnet=small_resnet, slim_resnet=slim_resnet)
 
 # %% ../nbs/08_models.ipynb #048301f9
 def body_name(

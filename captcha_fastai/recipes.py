@@ -41,18 +41,18 @@ def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1
 
 def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
 
-# %% ../nbs/15_recipes.ipynb #3bb5983e
+# %% ../nbs/15_recipes.ipynb #cc36c66d
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
-def _a_steps(bs): return (_step('phase1', 20_000, 20, 1e-3, bs, .05, online=True), _step('phase2', 20_000, 20, 1e-3, bs, .05, online=True, keep_opt=True), _step('real', 9000, 40, 1e-3, bs, .05, keep_opt=True))
+def _a_steps(lr): return (_step('phase1', 20_000, 6, lr, wd=.05, online=True), _step('phase2', 20_000, 8, lr, wd=.05, online=True, keep_opt=True), _step('real', 9000, 20, lr, wd=.05, keep_opt=True))
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
     rows={
-        'resnet_transformer': _row('resnet_transformer', *_a_steps(64), size=(64,192), background=True),
-        'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 60, 1e-3, 64, .05), size=(64,192), background=True),
-        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(64), size=(96,240), background=True, arch_args=dict(body='xresnet34', hidden=512)),
+        'resnet_transformer': _row('resnet_transformer', *_a_steps(1e-3), size=(64,192), background=True),
+        'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 30, 1e-3, wd=.05), size=(64,192), background=True),
+        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(2e-3), size=(96,240), background=True, arch_args=dict(body='slim_resnet', hidden=512)),
     },
     reference={'resnet_transformer': 95.4, 'resnet_transformer, no transfer': 54.})
 
@@ -71,14 +71,15 @@ system_c = dict(
     },
     reference={'compact_cnn': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
-# %% ../nbs/15_recipes.ipynb #0fb7a51f
+# %% ../nbs/15_recipes.ipynb #4b764291
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
-_d_nets = dict(resnet_heads={}, nopool_xresnet=dict(body='xresnet18', hidden=512))
+# A number of fresh captchas in an epoch that processors without a GPU manage: `resnet_heads` costs twenty times as much for each
+_d_nets = dict(resnet_heads=dict(n=2000, arch_args={}), nopool_xresnet=dict(n=20_000, arch_args=dict(body='slim_resnet', hidden=512)))
 
 system_d = dict(
     data={f'task{n}': t for n,t in _tasks.items()}, valid=2000, test=10_000,
-    rows={f'{arch}, {n} character{"s"*(n>1)}': _row(arch, _step(f'task{n}', 50_000, epochs, 2e-3, 128, .05, online=True), arch_args=args)
-          for arch,args in _d_nets.items() for n,epochs in {1: 10, 2: 16, 4: 30}.items()},
+    rows={f'{arch}, {n} character{"s"*(n>1)}': _row(arch, _step(f'task{n}', net['n'], epochs, 2e-3, wd=.05, online=True), arch_args=net['arch_args'])
+          for arch,net in _d_nets.items() for n,epochs in {1: 10, 2: 16, 4: 30}.items()},
     reference={})
