@@ -1,7 +1,7 @@
 """What every benchmark needs: where it ran, and results that are written whole or not at all."""
 import json, os, platform, subprocess, sys
 from datetime import datetime, timezone
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from captcha_fastai.calibrate import wilson as interval
 
@@ -17,12 +17,16 @@ def _git(*args): return subprocess.run(['git', *args], cwd=here, capture_output=
 # read when the script starts: the code that runs is the code of that moment
 commit,uncommitted = _git('rev-parse', 'HEAD'),bool(_git('status', '--porcelain', '--', '../captcha_fastai', '*.py'))
 
+def _version(p):
+    try: return version(p)
+    except PackageNotFoundError: return None
+
 def where(*packages):
-    "Machine, versions, commit and date of a run."
-    import torch
+    "Machine, versions, commit and date of a run; a GPU counts if the script has imported torch."
+    torch = sys.modules.get('torch')
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return dict(machine=dict(cpu=_cpu(), cores=cores, gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None),
-                versions=dict(python=platform.python_version(), **{p:version(p) for p in ('torch','fastai',*packages)}),
+    return dict(machine=dict(cpu=_cpu(), cores=cores, gpu=torch.cuda.get_device_name() if torch and torch.cuda.is_available() else None),
+                versions=dict(python=platform.python_version(), **{p:v for p in ('torch','fastai',*packages) if (v := _version(p))}),
                 commit=commit, uncommitted=uncommitted,
                 date=datetime.now(timezone.utc).isoformat(timespec='seconds'))
 
@@ -32,6 +36,10 @@ def save_json(path, obj):
     tmp = path.with_suffix('.tmp')
     tmp.write_text(json.dumps(obj, indent=1, ensure_ascii=False)+'\n')
     os.replace(tmp, path)
+
+def chars_right(labels, texts):
+    "Share of the characters of all labels that are right at their place, as in `char_accuracy`."
+    return sum(a == b for l,t in zip(labels, texts) for a,b in zip(l, t))/sum(map(len, labels))
 
 def load_json(path, default=None): return json.loads(Path(path).read_text()) if Path(path).exists() else default
 

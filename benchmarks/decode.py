@@ -8,8 +8,7 @@ one and not two, because others use the machine, the ratios are those of one pro
 Decoders that can't be imported are skipped, with the reason in the results. The file is written anew after each cell (through a temporary file),
 and --resume goes on where an earlier run of the same commit and seed stopped.
 """
-import argparse, importlib.metadata as md, json, os, platform, subprocess, sys, time
-from datetime import datetime, timezone
+import argparse, os, sys, time
 from pathlib import Path
 from statistics import median
 
@@ -17,11 +16,11 @@ import numpy as np
 from captcha_fastai.ctc import ctc_log_prob
 from captcha_fastai.decode import _path_sums, beam_decode
 from captcha_fastai.kernels import n_threads
+from common import load_json, results, save_json, where
 
 SIZES, KINDS, BATCHES = [(13, 20), (25, 37), (50, 63)], ['random', 'peaked'], [1, 64, 512]
 BEAM, SEED = 10, 0
 OURS = 'captcha_fastai (numba)'
-root = Path(__file__).resolve().parent.parent
 
 
 def inputs(kind, n, T, C, seed=SEED):
@@ -123,32 +122,9 @@ def cell(contestants, kind, T, C, batch, rounds, seconds):
     return out
 
 
-def machine():
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
-    return dict(cpu=cpu, threads=n_threads(), system=f'{platform.system()} {platform.machine()}', load_average=os.getloadavg() if hasattr(os, 'getloadavg') else None)
-
-
-def versions():
-    out = dict(python=platform.python_version())
-    for p in ('numpy', 'numba', 'scipy', 'fast-ctc-decode', 'pyctcdecode', 'torchaudio', 'flashlight-text', 'torch'):
-        try: out[p] = md.version(p)
-        except md.PackageNotFoundError: pass
-    return out
-
-
-def git(*args): return subprocess.run(['git', *args], cwd=root, capture_output=True, text=True).stdout.strip()
-
-
-def write(path, result):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.with_suffix('.tmp')
-    tmp.write_text(json.dumps(result, indent=1, ensure_ascii=False)+'\n')
-    os.replace(tmp, path)
-
-
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    ap.add_argument('--out', type=Path, default=root/'benchmarks/results/decode.json', help='where to write the results')
+    ap.add_argument('--out', type=Path, default=results/'decode.json', help='where to write the results')
     ap.add_argument('--rounds', type=int, default=7, help='how often the decoders take turns in each cell')
     ap.add_argument('--slice', type=float, default=.15, help='seconds for each decoder and turn, at least')
     ap.add_argument('--quick', action='store_true', help='the smallest size, one batch size, two short rounds: does it run?')
@@ -158,10 +134,8 @@ def main():
     contestants, skipped = available()
     if OURS not in contestants: sys.exit(f'The benchmark measures the numba kernels, which do not work here: {skipped[OURS]}')
     result = dict(what='sequences per second of CTC decoders; ratio: ours / theirs within a round', beam=BEAM, seed=SEED, rounds=a.rounds, slice_seconds=a.slice,
-                  date=datetime.now(timezone.utc).isoformat(timespec='seconds'), commit=git('rev-parse', 'HEAD'), uncommitted_changes=bool(git('status', '--porcelain', '--untracked-files=no', 'captcha_fastai')),
-                  machine=machine(), versions=versions(), skipped=skipped, cells=[])
-    if a.resume and a.out.exists():
-        old = json.loads(a.out.read_text())
+                  threads=n_threads(), load_average=os.getloadavg() if hasattr(os, 'getloadavg') else None, **where('numpy', 'numba', 'scipy', 'fast-ctc-decode', 'pyctcdecode', 'torchaudio', 'flashlight-text'), skipped=skipped, cells=[])
+    if a.resume and (old := load_json(a.out)):
         if all(old.get(k) == result[k] for k in ('commit', 'seed', 'beam', 'rounds', 'slice_seconds')): result['cells'] = old['cells']
     done = {(c['kind'], c['T'], c['C'], c['batch']) for c in result['cells']}
     for T, C in SIZES[:1] if a.quick else SIZES:
@@ -170,7 +144,7 @@ def main():
                 if (kind, T, C, batch) in done: continue
                 c = cell(contestants, kind, T, C, batch, a.rounds, a.slice)
                 result['cells'].append(c)
-                write(a.out, result)
+                save_json(a.out, result)
                 print(f'{kind:6} T={T} C={C} batch={batch:3}: {c["per_second"][OURS]:6}/s on {c["processors"][OURS]:g} processors,', ', '.join(f'{r["median"]:g} x {n}' for n, r in c['ratio'].items()), flush=True)
 
 

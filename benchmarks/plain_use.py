@@ -7,7 +7,7 @@ import argparse, tempfile, time
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.folder import label_of
-from common import load_json, results, save_json, where, wilson
+from common import chars_right, load_json, results, save_json, where, wilson
 
 kinds = {
     'captcha_images_v2': None,
@@ -40,7 +40,7 @@ def run(kind, bf16, folder):
     right = sum(t == label(f) for t,f in zip(texts, test))
     low,high = wilson(right, len(test))
     return dict(kind=kind, arch_args=kinds[kind] or {}, n_train=len(dls.train_ds), n_valid=len(dls.valid_ds), n=len(test), right=right, captcha_accuracy=round(100*right/len(test), 2), low=low, high=high,
-                char_accuracy=round(100*np.mean([a == b for t,f in zip(texts, test) for a,b in zip(t.ljust(dls.max_len), label(f))]), 2), minutes=round(minutes, 1), bf16=bf16, seed=0,
+                char_accuracy=round(100*chars_right([*map(label, test)], texts), 2), minutes=round(minutes, 1), bf16=bf16, seed=0,
                 curve=dict(columns=list(learn.recorder.metric_names[1:-1]), epochs=curve), predictions=[dict(file=f.name, label=label(f), text=t) for f,t in zip(test, texts)],
                 threads=torch.get_num_threads(), **where('captcha','pillow'))
 

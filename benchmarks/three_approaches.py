@@ -7,7 +7,7 @@ import argparse, time, warnings
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies, recipes
-from common import cache, load_json, results, save_json, where, wilson
+from common import cache, chars_right, load_json, results, save_json, where, wilson
 
 seeds = [0, 1, 2]
 
@@ -47,10 +47,6 @@ def warm_learner(dls, arch):
     learn,more = warmed(arch, lambda: learner(dls, arch, r.get('decoder'), body=base.model.body, cut=None), r['pretrain'], dict(r, body=b))
     return learn,minutes+more
 
-def chars_right(df):
-    "Share of the characters of all labels that are right at their place."
-    return sum(a == b for t,l in zip(df.text, df.label) for a,b in zip(t, l))/df.label.str.len().sum()
-
 def run(path, arch, seed):
     r,dls = recipes[arch],loaders(path, seed, recipes[arch]['bs'])
     learn,warm = warm_learner(dls, arch)
@@ -62,7 +58,7 @@ def run(path, arch, seed):
     curve = [[float(f'{o:.5g}') for o in row] for row in learn.recorder.values] # before anything else is measured: that starts the recorder anew
     assert len(curve) == r['fit']['n_epoch']
     df = CaptchaInterpretation.from_learner(learn).readings()
-    return dict(arch=arch, seed=seed, n=len(df), right=int(df.right.sum()), captcha_accuracy=float(df.right.mean()), char_accuracy=chars_right(df),
+    return dict(arch=arch, seed=seed, n=len(df), right=int(df.right.sum()), captcha_accuracy=float(df.right.mean()), char_accuracy=chars_right(df.label, df.text),
                 best_epoch=max(o[2] for o in curve), before_real_images=zero_shot, recipe=dict(recipes[arch], body=bodies[r['body']]), size=list(dls.size), mode='RGB',
                 warm_minutes=round(warm, 2), minutes=round(minutes, 2), curve=dict(columns=['train_loss','valid_loss','captcha_accuracy','char_accuracy','cer'], epochs=curve),
                 predictions=df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records'), threads=torch.get_num_threads(), **where('captcha','pillow'))

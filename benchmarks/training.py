@@ -5,7 +5,7 @@ by itself after `--minutes`, goes on where it was when it is started again. `--n
 import argparse, time
 import torch
 from captcha_fastai.all import *
-from common import cache, load_json, results, save_json, where, wilson
+from common import cache, chars_right, load_json, results, save_json, where, wilson
 
 class Paused(Exception): "The time is up; the training can go on later."
 
@@ -84,10 +84,9 @@ def run_row(name, key, row, seed, args, loaders, test):
         learn.save_weights(weights := home/f'step{k}.safetensors', with_opt=True)
     df = readings(learn, test(learn, seed))
     right = df.text == df.label
-    chars = sum(a == b for t,l in zip(df.text, df.label) for a,b in zip(t, l))/df.label.str.len().sum()
     low,high = wilson(right.sum(), len(df))
     return dict(key=key, name=name, arch=row['arch'], seed=seed, short=bool(args.n or args.epochs), n=len(df), right=int(right.sum()), captcha_accuracy=round(100*right.mean(), 3), low=low, high=high,
-                char_accuracy=round(100*chars, 3), parameters=sum(p.numel() for p in learn.model.parameters()), minutes=round(sum(s['minutes'] for s in steps), 1), recipe={k:v for k,v in row.items() if k != 'steps'},
+                char_accuracy=round(100*chars_right(df.label, df.text), 3), parameters=sum(p.numel() for p in learn.model.parameters()), minutes=round(sum(s['minutes'] for s in steps), 1), recipe={k:v for k,v in row.items() if k != 'steps'},
                 size=list(dls.size), mode='RGB', bf16=bool(args.bf16), steps=steps, predictions=packed_predictions(df), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def main(system, recipe, doc, loaders, test):

@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #67e2063d
+# %% ../nbs/90_all.ipynb #11431cf3
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -22,10 +22,12 @@ from .systems import *
 from .weights import *
 from .check import *
 from .augment import *
+from .samples import *
 from .data import *
 from .losses import *
 from .metrics import *
 from .learner import *
+from .distributed import *
 from .interpret import *
 from .calibrate import *
 from .ctc_plots import *

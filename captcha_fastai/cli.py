@@ -10,9 +10,13 @@ import argparse,io,sys
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['run_command', 'demo']
+__all__ = ['HelpFormatter', 'run_command', 'demo']
 
-# %% ../nbs/20_cli.ipynb #0714edb4
+# %% ../nbs/20_cli.ipynb #3dfe7b84
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    "Adds defaults to the help, but not that there is none."
+    def _get_help_string(self, action): return action.help if action.default is None else super()._get_help_string(action)
+
 def run_command(
     f, # A function of the parsed arguments
     parser:argparse.ArgumentParser, # Gets the option `--debug`
@@ -28,17 +32,17 @@ def run_command(
         print(f'{parser.prog}: {e}', file=sys.stderr)
         return 1
 
-# %% ../nbs/20_cli.ipynb #a57445e9
+# %% ../nbs/20_cli.ipynb #5df985f2
 def _positive(s):
     n = int(s)
     if n < 1: raise argparse.ArgumentTypeError(f'{n} is not a number from 1 on')
     return n
 
 def _demo_parser():
-    p = argparse.ArgumentParser(prog='captcha-demo', formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    p = argparse.ArgumentParser(prog='captcha-demo', formatter_class=HelpFormatter,
         description='Train a captcha reader and measure it on images that it has not seen. Without --data, the captchas are four digits drawn by the PyPI package `captcha`.')
     a = p.add_argument
-    a('--data', type=Path, metavar='FOLDER', help='your own labelled images, named by their text; a fifth of them is kept to measure (default: draw captchas)')
+    a('--data', type=Path, metavar='FOLDER', help='your own images, named by their text or listed in the labels.csv of captcha-synth; a fifth of them is kept to measure (default: draw captchas)')
     a('--epochs', type=_positive, help='passes over the training images (default: 8 for drawn captchas, 30 for your own)')
     a('--train', type=_positive, default=8000, metavar='N', help='drawn captchas to learn from')
     a('--test', type=_positive, default=1000, metavar='N', help='drawn captchas to measure with')

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 # %% auto #0
-__all__ = ['carried_fonts', 'find_fonts', 'lacking', 'usable_fonts', 'truetype', 'glyph', 'font_id']
+__all__ = ['carried_fonts', 'find_fonts', 'lacking', 'usable_fonts', 'truetype', 'glyph', 'font_id', 'font_names']
 
 # %% ../nbs/04a_fonts.ipynb #dcdc876a
 _kinds = '.ttf', '.otf', '.ttc'
@@ -109,3 +109,11 @@ def glyph(
 def font_id(path) -> str: # Such as `'DejaVuSans:3fdf69cabf06'`
     "The name of a font file and the start of the SHA-256 of its content."
     return f'{Path(path).stem}:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}'
+
+# %% ../nbs/04a_fonts.ipynb #00552794
+def font_names(
+    fonts, # As in `find_fonts`
+) -> list: # Names and patterns of carried fonts, `'system'`, and the `font_id` of anything else
+    "What `fonts` asks for, for JSON: the same on every machine."
+    fonts = [fonts] if isinstance(fonts, (str, Path)) else fonts
+    return [n for o in fonts for n in ([str(o)] if o == 'system' or any(fnmatch(k, str(o)) for k in carried_fonts()) else map(font_id, _find(o)))]

@@ -41,12 +41,12 @@ class StopWhenLearnt(Callback):
     def after_epoch(self):
         if ifnone(self.seen.value, 0) >= self.share: raise CancelFitException
 
-# %% ../nbs/14a_offline_online.ipynb #ea5261fb
+# %% ../nbs/14a_offline_online.ipynb #3a97edaf
 def _save_whole(learn, name):
     "`learn.save`, but an interrupted one leaves no half-written file"
     tmp = learn.save(f'{name}-part', with_opt=False)
     file = tmp.with_name(f'{Path(name).name}.pth')
-    os.replace(tmp, file)
+    if not rank_distrib(): os.replace(tmp, file) # of several processes, the first one writes
     return file
 
 @contextmanager

@@ -28,7 +28,7 @@ class PackedDL(CaptchaDL):
         images,texts = self.packed.batch([ds.items[i % len(ds)] for i in ids])
         return tfm.tensor_cls(images),TensorCaptcha(torch.stack([encode_label(t, tfm.vocab, tfm.max_len) for t in texts]))
 
-# %% ../nbs/14b_packed_data.ipynb #73abb777
+# %% ../nbs/14b_packed_data.ipynb #f584299c
 @patch(cls_method=True)
 @delegates(TfmdLists.dataloaders)
 def from_packed(cls:CaptchaDataLoaders,
@@ -49,7 +49,7 @@ def from_packed(cls:CaptchaDataLoaders,
     if len(packed) < 2: raise ValueError(f'{len(packed)} packed images are too few: at least 2 are needed, to train and to validate.')
     tfm = SynthTransform(packed, as_vocab(vocab), max_len, 'L' if packed.channels == 1 else 'RGB')
     tfm.tensor_cls = TensorImageBW if packed.channels == 1 else TensorImage
-    for i,t in enumerate(packed.texts()): encode_label(t, tfm.vocab, tfm.max_len, f'item {i}')
+    check_labels(packed.texts(), tfm.vocab, tfm.max_len, map('item {}'.format, range(len(packed))))
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(range_of(packed))
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(packed)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
     kwargs.setdefault('drop_last', len(splits[0]) >= bs)

@@ -12,7 +12,7 @@ from .cli import _positive, run_command
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/05c_synth_cli.ipynb #381b46b8
+# %% ../nbs/05c_synth_cli.ipynb #6d7852b9
 def _length(s):
     "`4`, or `4-6` for a range."
     try: a,_,b = s.partition('-'); return int(a), int(b or a)
@@ -37,7 +37,7 @@ def _natural(s):
 def _settings(p):
     "The options of `SynthCaptcha`."
     a = p.add_argument
-    a('--chars', default='0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', help='the alphabet')
+    a('--chars', default='0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ', help='the alphabet (default: digits and capitals)')
     a('--length', type=_length, default=(4,4), metavar='N', help='characters in a text: 4, or 4-6 for a range (default: 4)')
     a('--size', type=_size, default=(60,160), metavar='HxW', help='height and width in pixels (default: 60x160)')
     a('--style', default='image_captcha', help='see `captcha-synth styles` (default: image_captcha)')

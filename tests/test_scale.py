@@ -1,0 +1,115 @@
+"""Several processes train as one; a Dask cluster that loses a worker makes the same bytes; packed sets are read from any address."""
+import hashlib, importlib.util, json, os, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+
+def needs(*packages):
+    lacks = [p for p in packages if importlib.util.find_spec(p) is None]
+    return pytest.mark.skipif(bool(lacks), reason=f"needs {', '.join(lacks)}: pip install -e '.[dev]'")
+
+def env(**more): return {**os.environ, 'PYTHONPATH': str(root), 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHONWARNINGS': 'ignore', **more}
+
+def launch(*words, n=2, cwd=None):
+    "What `accelerate launch` with `n` processes answers."
+    cmd = [sys.executable, '-m', 'accelerate.commands.launch', '--multi_gpu', '--num_machines', '1', '--mixed_precision', 'no', '--dynamo_backend', 'no', '--num_processes', str(n), '--main_process_port', '0', *map(str, words)]
+    return subprocess.run(cmd, cwd=cwd, env=env(), capture_output=True, text=True, timeout=300)
+
+
+# ---- training
+
+JOB = """
+import json, os, signal, sys
+import torch; torch.set_num_threads(1)
+from captcha_fastai.all import *
+out, deadly = Path(sys.argv[1]), 'die' in sys.argv
+world, rank = start_processes(), rank_distrib()
+set_seed(0, reproducible=True)
+synth = SynthCaptcha('0123', 2, (32,48), seed=1)
+# 72 is no multiple of 16, and 37 is odd: no share is even, and nothing may be counted twice
+dls = CaptchaDataLoaders.from_synth(synth, n=72, valid=37, bs=16, batch_tfms=[], drop_last=False, online=True, path=out)
+def body(pretrained=False):
+    block = lambda i,o: nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
+    return nn.Sequential(block(3,16), block(16,32), block(32,32))
+class Watch(Callback):
+    "Notes what this process is taught"
+    order,seen = 9,[]
+    def before_batch(self):
+        if self.training: self.seen.extend(hashlib.md5(to_np(x).tobytes()).hexdigest() for x in self.x)
+    def after_batch(self):
+        if deadly and self.training and self.train_iter == 6 and rank == 1: os.kill(os.getpid(), signal.SIGKILL)
+learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=body, hidden=32, ps=0.)) # no dropout, no augmentation: nothing is left to chance
+with learn.no_bar(), learn.no_logging():
+    with learn.distrib_ctx():
+        learn.fit_one_cycle(2, 5e-3, cbs=Watch())
+        res = dict(losses=[float(o) for o in learn.recorder.losses], values=[list(map(float, v)) for v in learn.recorder.values], seen=Watch.seen)
+        learn.offline_online(synth, dict(opt='adam', bs=8, wd=0., cycle=False, offline=dict(n=16, n_epoch=3, lr=1e-3, learnt=0.), online=dict(n=16, n_epoch=1, lr=1e-3)), valid=9, name=f'by-{world}')
+    if rank == 0: res['alone'] = list(learn.validate()) # the first process on its own; nobody waits for anybody
+state = learn.model.state_dict()
+out.joinpath(f'{world}-{rank}.json').write_text(json.dumps(dict(res, running=[float(o) for k,v in state.items() if 'running' in k for o in v], norms=[type(m).__name__ for m in learn.model.modules() if 'Norm' in type(m).__name__])))
+"""
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "The same script with one process and with two."
+    out = tmp_path_factory.mktemp('trained'); (out/'job.py').write_text(JOB)
+    one = subprocess.Popen([sys.executable, out/'job.py', out], env=env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    two = launch(out/'job.py', out)
+    said, _ = one.communicate(timeout=300)
+    assert one.returncode == 0, said[-3000:]
+    assert two.returncode == 0, two.stderr[-3000:]
+    load = lambda name: json.loads((out/f'{name}.json').read_text())
+    return out, load('1-0'), load('2-0'), load('2-1')
+
+@needs('accelerate')
+def test_two_processes_train_as_one(trained):
+    "Same batches, same losses within float32 rounding, which grows from step to step; the first steps agree to six digits."
+    _, one, a, b = trained
+    assert len(one['losses']) == 10 and a['losses'] == b['losses']
+    assert np.allclose(one['losses'][:3], a['losses'][:3], rtol=1e-5), (one['losses'], a['losses'])
+    assert np.allclose(one['losses'], a['losses'], rtol=2e-3)
+    assert np.allclose(one['running'], a['running'], atol=2e-2) and a['running'] == b['running'] # batch normalisation counts the whole batch
+    assert set(a['norms']) <= {'BatchNorm1d', 'BatchNorm2d'} # afterwards the model is what it was
+
+@needs('accelerate')
+def test_metrics_are_exact(trained):
+    "37 images over two processes, 19 and 18: shares of 37 come out, in both."
+    _, one, a, b = trained
+    assert a['values'] == b['values']
+    for row, ref in zip(a['values'], one['values']):
+        assert row[2:] == pytest.approx(ref[2:], abs=2/37 + 1e-9) and row[1] == pytest.approx(ref[1], rel=2e-3) # a rounding may turn one captcha
+        assert abs(row[2]*37 - round(row[2]*37)) < 1e-9 and abs(row[3]*74 - round(row[3]*74)) < 1e-9
+
+@needs('accelerate')
+def test_no_sample_twice(trained):
+    "Online, two processes are taught what one would be, and no captcha comes twice."
+    _, one, a, b = trained
+    assert len(one['seen']) == len(set(one['seen'])) == 144
+    assert not set(a['seen']) & set(b['seen']) and len(a['seen']) == len(b['seen']) == 72
+    assert set(a['seen']) | set(b['seen']) == set(one['seen'])
+
+@needs('accelerate')
+def test_one_process_writes(trained):
+    assert sorted(o.name for o in (trained[0]/'models').iterdir()) == [f'by-{n}_{s}.pth' for n in (1, 2) for s in ('offline', 'online')]
+    assert 'alone' in trained[2] and 'alone' not in trained[3]
+
+@needs('accelerate')
+def test_a_dead_process_ends_the_job(tmp_path):
+    (tmp_path/'job.py').write_text(JOB)
+    res = launch(tmp_path/'job.py', tmp_path, 'die')
+    assert res.returncode != 0 and not list(tmp_path.glob('*.json'))
+    assert 'Process 0 of 2 has lost the others in the middle of the training' in res.stderr, res.stderr[-3000:]
+
+@needs('accelerate')
+def test_the_command_with_two_processes(tmp_path):
+    "`accelerate launch … captcha-train …`: one voice, one reader, the batch of the command line."
+    from captcha_fastai.folder import generate_folder
+    from captcha_fastai.synth import SynthCaptcha
+    generate_folder(tmp_path/'drawn', 40, SynthCaptcha('01', 2, (32,48), seed=1), progress=False)
+    res = launch('--no_python', Path(sys.executable).parent/'captcha-train', 'drawn', '-o', 'reader', '--epochs', 1, '--bs', 8, '--warm', 32, cwd=tmp_path)
+    assert res.returncode == 0, res.stderr[-3000:]
+    assert res.stdout.count('images to learn from') == res.stdout.count('the reader is in') == 1 and 'accuracy ' in res.stdout
+    assert sorted(o.name for o in (tmp_path/'reader').iterdir()) == ['curve.png', 'model.safetensors', 'reader.json']
