@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #67e2063d
+# %% ../nbs/90_all.ipynb #db911c98
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -43,6 +43,7 @@ from .offline_online import *
 from .transfer import *
 from .recipes import *
 from .reader_file import *
+from .reader_net import *
 from .reading import *
 from .inference import *
 from .onnx_reader import *
