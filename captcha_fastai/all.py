@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #db911c98
+# %% ../nbs/90_all.ipynb #f664fc73
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -46,6 +46,7 @@ from .reader_file import *
 from .reader_net import *
 from .reading import *
 from .inference import *
+from .onnx_check import *
 from .onnx_reader import *
 from .hub import *
 from .results import *

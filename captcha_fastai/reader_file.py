@@ -131,12 +131,13 @@ def _write_reader(folder, info, weights):
     os.replace(folder/_new_name(info), folder/weights_name)
     for o in folder.glob('model-'+'[0-9a-f]'*16+'.safetensors'): o.unlink() # of a replacement that was stopped
 
-# %% ../nbs/17_reader_file.ipynb #73cd4c70
+# %% ../nbs/17_reader_file.ipynb #3f8c2b84
 def parse_info(
     text, # JSON, str or bytes in UTF-8
     where, # Named in errors
 ) -> dict:
     "The checked `info` of a reader; raises `ReaderError`."
+    if len(text) > 2**22: raise ReaderError(f'{where} has {len(text)} characters, more than a reader would have.')
     try: info = json.loads(text)
     except (ValueError,RecursionError) as e: raise ReaderError(f"{where} can't be read ({e}); copy the reader again.") from None
     return check_info(info, where)
