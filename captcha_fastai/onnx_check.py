@@ -36,12 +36,13 @@ def _fields(b): # memoryview -> number of the field, its value (int, memoryview 
         else: raise ValueError(f'a part is of the kind {kind}')
         yield tag >> 3, value
 
-# %% ../nbs/17g_onnx_check.ipynb #22e365bf
+# %% ../nbs/17g_onnx_check.ipynb #00a3ceb9
 most_parts = 10**6 # of a file
 
 _banned = {('model',20):'instructions for training', ('model',25):'functions', ('graph',15):'sparse tensors',
            ('attribute',6):'a graph within the graph', ('attribute',11):'a graph within the graph', ('attribute',22):'sparse tensors', ('attribute',23):'sparse tensors',
            ('tensor',13):'tensors in other files', ('tensor',14):'tensors in other files'}
+_known = {*range(1, 9), 14} # of a model
 _inner = {('model',7):'graph', ('graph',1):'node', ('graph',5):'tensor', ('node',5):'attribute', ('attribute',5):'tensor', ('attribute',10):'tensor'}
 
 class _Walk:
@@ -53,6 +54,7 @@ class _Walk:
             self.parts += 1
             if self.parts > most_parts: raise ValueError(f'it has more than {most_parts} parts')
             if (kind,n) in _banned and not (n == 14 and v == 0): raise ValueError(f'it has {_banned[kind,n]}, and a reader has none')
+            if kind == 'model' and n not in _known: raise ValueError('it is no ONNX model')
             if (kind,n) in _inner: self(_inner[kind,n], memoryview(b'') if not isinstance(v, memoryview) else v)
             if kind == 'tensor' and n == 1: dims += islice(_ints(v), 17)
             if len(dims) > 16: raise ValueError('a tensor has more than 16 dimensions')
