@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #11431cf3
+# %% ../nbs/90_all.ipynb #58ce3949
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -45,8 +45,10 @@ from .offline_online import *
 from .transfer import *
 from .recipes import *
 from .reader_file import *
+from .reader_net import *
 from .reading import *
 from .inference import *
+from .onnx_check import *
 from .onnx_reader import *
 from .hub import *
 from .results import *

@@ -13,7 +13,7 @@ from .ctc import Hypothesis, as_log_probs, pick_engine, _text_log_prob, _log_sum
 from .rules import make_rules, _int
 
 # %% auto #0
-__all__ = ['greedy_decode', 'beam_decode', 'path_beam_decode']
+__all__ = ['greedy_decode', 'ImpossibleText', 'beam_decode', 'path_beam_decode']
 
 # %% ../nbs/02_decode.ipynb #f5e60ce0
 def _collapse(path, blank):
@@ -219,7 +219,7 @@ def _find(lp, blank, size, n_best, rules):
         ids[~sure,:,:found.shape[2]] = found
     return ids,lens,scores
 
-# %% ../nbs/02_decode.ipynb #c8ed5192
+# %% ../nbs/02_decode.ipynb #35fa50fc
 def _narrow(lp, blank, rules):
     "`lp` and `rules` with only the classes that may occur, the new id of the blank, and the old ids of all."
     keep = rules.chars.any(0)
@@ -228,18 +228,20 @@ def _narrow(lp, blank, rules):
     if len(cols) == lp.shape[2]: return lp, rules, blank, cols
     return np.ascontiguousarray(lp[...,cols]), rules._replace(chars=rules.chars[:,cols]), int(keep[:blank].sum()), cols
 
+class ImpossibleText(ValueError): "No text keeps the constraints."
+
 def _answer(hyps, rules, on_impossible):
     "`hyps`, unless some are empty: then an error, or the empty answer."
     if on_impossible not in ('raise', 'empty'): raise ValueError(f"on_impossible must be 'raise' or 'empty', not {on_impossible!r}.")
     none = [i for i,h in enumerate(hyps) if not h]
     if none and on_impossible == 'raise':
         why = f'with {rules.text}' if rules.text else 'at all: a step has probability 0 for every class'
-        raise ValueError(f"No text is possible for sequence {none[0]}{f' and {len(none)-1} more' if len(none) > 1 else ''} {why}; "
+        raise (ImpossibleText if rules.text else ValueError)(f"No text is possible for sequence {none[0]}{f' and {len(none)-1} more' if len(none) > 1 else ''} {why}; "
                          "loosen the constraint, or ask for empty answers with on_impossible='empty'.")
     for i in none: hyps[i] = [Hypothesis((), -np.inf)]
     return hyps
 
-# %% ../nbs/02_decode.ipynb #1a044da0
+# %% ../nbs/02_decode.ipynb #6bb2b9d9
 def beam_decode(
     log_probs, # `(N, T, C)`: log-probabilities, an array or tensor of any float dtype
     beam_size:int=10, # Number of beginnings that are kept at each step
@@ -250,7 +252,7 @@ def beam_decode(
     max_length:int=None, # Largest number of characters
     allowed=None, # The characters that may occur, a string; or with `length` a list of strings, one for each position
     vocab=None, # The `Vocab` that knows the ids of the characters in `allowed`
-    on_impossible:str='raise', # If no text can be: 'raise' a ValueError, or answer 'empty', `Hypothesis((), -inf)`
+    on_impossible:str='raise', # If no text can be: 'raise' an `ImpossibleText`, or answer 'empty', `Hypothesis((), -inf)`
     engine:str='auto', # See `pick_engine`
 ) -> list: # N lists of at most `n_best` `Hypothesis`, best first
     "Prefix beam search (Graves & Jaitly 2014; Hannun et al. 2014) under constraints, with exact log-probabilities; exact if the beam covers the space, or if the answer has more than half of all probability."

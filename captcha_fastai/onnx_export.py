@@ -74,7 +74,7 @@ def _quantized(data, xs):
         else: quantize_static(pre, out, _Calibration(xs), per_channel=True, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
         return Path(out).read_bytes()
 
-# %% ../nbs/17d_onnx_export.ipynb #61d1703d
+# %% ../nbs/17d_onnx_export.ipynb #4221a211
 def export_onnx(
     reader, # A `CaptchaReader`
     path, # File to write
@@ -82,17 +82,18 @@ def export_onnx(
 ):
     "Write `reader` as an ONNX file, whole or not at all; what `reader.to_onnx` does."
     onnx,path = _onnx(),Path(path)
+    if path.is_dir(): raise ValueError(f'{str(path)!r} is a folder; name a file in it, such as {str(path/"reader.onnx")!r}.')
     if not isinstance(quantize, bool) and not len(quantize := list(quantize)): raise ValueError('quantize=[] has no image to measure on; give some, or quantize=True.')
     images = None if isinstance(quantize, bool) else reader._net_input(reader._pixels(quantize))
     data = _traced(reader)
     if quantize is not False: data = _quantized(data, images)
     model = onnx.load_from_string(data)
     model.metadata_props.add(key=metadata_key, value=json.dumps(reader._info()))
-    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as d:
         (tmp := Path(d)/'model.onnx').write_bytes(data := model.SerializeToString())
         if not np.isfinite(gap := _gap(reader, tmp)):
             raise RuntimeError('The reader or its exported graph gives probabilities that are no numbers, so no file is written; look for NaN in its weights.')
         if quantize is False and gap > 1e-3: # 8 bits differ as much as they must
             raise RuntimeError(f'The exported graph does not read as the reader does (probabilities differ by {gap:.2g}); the architecture uses something that ONNX has no exact word for.')
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, data)

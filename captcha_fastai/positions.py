@@ -65,7 +65,7 @@ def _best_texts(lp, blank, n_best, rules):
     scores = _take(scores, best)
     return np.take_along_axis(texts, best[...,None], 1), np.where(scores > -np.inf, _take(lens, best), -1), scores
 
-# %% ../nbs/03_positions.ipynb #04c1cc5c
+# %% ../nbs/03_positions.ipynb #f2d6beee
 def position_decode(
     log_probs, # `(N, max_len, C)`: log-probabilities, an array or tensor of any float dtype
     blank:int=0, # The id of *no character*
@@ -75,7 +75,7 @@ def position_decode(
     max_length:int=None, # Largest number of characters
     allowed=None, # The characters that may occur, a string; or with `length` a list of strings, one for each position
     vocab=None, # The `Vocab` that knows the ids of the characters in `allowed`
-    on_impossible:str='raise', # If no text can be: 'raise' a ValueError, or answer 'empty', `Hypothesis((), -inf)`
+    on_impossible:str='raise', # If no text can be: 'raise' an `ImpossibleText`, or answer 'empty', `Hypothesis((), -inf)`
 ) -> list: # N lists of at most `n_best` `Hypothesis`, best first
     "The exactly `n_best` most probable texts of a position head under constraints, with exact log-probabilities."
     lp = as_log_probs(log_probs, blank)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from starlette.testclient import TestClient
+from captcha_fastai.decode import ImpossibleText
 from captcha_fastai.serve import make_app
 from captcha_fastai.serve_cli import listen, main
 from captcha_fastai.vocab import Vocab
@@ -28,16 +29,17 @@ class GreyReader:
         time.sleep(self.seconds)
         if self.gate: self.gate.wait(20)
         self.busy -= 1
-        if options.get('length') == 98: raise ValueError('/home/secret: no such length')
+        if options.get('length') == 98: raise ImpossibleText('/home/secret: no such length')
+        if options.get('length') == 96: raise ValueError('/home/secret: something else that is wrong')
         if options.get('length') == 97: raise RuntimeError('/home/secret: out of order')
         return [self._read(o, options) for o in items]
     def _read(self, data, o):
         try: text = vocab.decode(self._ids(data))
         except Exception as e: return SimpleNamespace(text='', confidence=0., answered=False, alternatives=[], error=f'/home/secret: {e}')
-        return SimpleNamespace(text=text, confidence=.9, answered=.9 >= (o.get('threshold') or 0), alternatives=[(text, .9), (text[:-1], .05)], error=None)
-    def log_probs(self, items):
-        p = np.full((len(items), 8, len(vocab)), .01)
-        for q,o in zip(p, items): q[np.arange(8), np.resize(self._ids(o), 8)] = .92
+        return SimpleNamespace(text=text, confidence=.9, answered=.9 >= (o.get('threshold') or 0), alternatives=[(text, .9), (text[:-1], .05)], error=None, log_probs=self._log_probs(data) if o.get('keep') else None)
+    def _log_probs(self, data):
+        p = np.full((8, len(vocab)), .01)
+        p[np.arange(8), np.resize(self._ids(data), 8)] = .92
         return np.log(p/p.sum(-1, keepdims=True))
 
 def picture(text, kind='PNG'):
@@ -75,9 +77,11 @@ def test_options_reach_the_reader():
     assert not post(client, good, length=3, allowed='abc', threshold='.95', n_best=2).json()['readings'][0]['answered']
     assert reader.calls == [(1, dict(length=3, allowed='abc', threshold=.95, n_best=2))]
 
-def test_heat(client):
-    heat = post(client, good, heat=1).json()['readings'][0]['heat']
+def test_heat():
+    reader = GreyReader()
+    heat = post(app_client(reader), good, heat=1).json()['readings'][0]['heat']
     assert [o['char'] for o in heat] == ['a','b','c'] and all(len(o['probs']) == 8 for o in heat)
+    assert reader.calls == [(1, dict(n_best=3, keep=True))] # once through the network
 
 def test_broken_images_among_good_ones(client):
     files = [good, ('empty.png', b''), ('notes.png', b'hello'), ('cut.png', good[1][:45]), ('bomb.png', bomb(60000, 60000)), ('z.png', picture('g'))]
@@ -135,7 +139,8 @@ def test_too_large(client):
     refused(client.post('/api/read', content=form(), headers={'content-type':'multipart/form-data; boundary=b'}), 413, '8 MB') # a size that is not told before
 
 def test_an_impossible_wish(client): refused(post(client, good, length=98), 422, 'length')
-def test_a_mistake_of_our_own(client): refused(post(client, good, length=97), 500, 'log')
+@pytest.mark.parametrize('length', [97, 96]) # any error; a ValueError is no impossible wish by itself
+def test_a_mistake_of_our_own(client, length): refused(post(client, good, length=length), 500, 'log')
 
 @pytest.mark.parametrize('host', ['evil.example', 'evil.example:8000', '127.0.0.1.evil.example', '10.0.0.1', 'localhost@evil.example', ''])
 def test_wrong_host(client, host):
