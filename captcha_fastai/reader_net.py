@@ -38,12 +38,15 @@ class ReaderNet(nn.Module):
         out = [m(x) for m in self.members]
         return out[0] if len(out) == 1 else torch.stack(out).logsumexp(0)-math.log(len(out))
 
-# %% ../nbs/17f_reader_net.ipynb #bfb82593
+# %% ../nbs/17f_reader_net.ipynb #882882ea
 class _Sketch(TorchDispatchMode):
     "Lets a builder run, without random numbers and convolutions, until it wants more than a file with so many `tensors` of `numbers` altogether can fill"
     def __init__(self, tensors, numbers, largest):
         super().__init__()
         self.calls,self.numbers,self.largest = 4000 + 10*tensors, 2**26 + 8*numbers, largest
+
+    @classmethod
+    def _should_skip_dynamo(cls): return False # or torch imports its compiler, which takes longer than all the rest of loading
 
     def __torch_dispatch__(self, f, types, args=(), kwargs=None):
         self.calls -= 1
@@ -71,7 +74,7 @@ def _conv_size(x, w, bias, stride, padding, dilation, transposed, out_padding, g
     along = [(n + 2*p - d*(k-1) - 1)//s + 1 for n,k,s,p,d in zip(x.shape[2:], w.shape[2:], *([*o]*(x.ndim-2) if len(o) == 1 else o for o in (stride, padding, dilation)))]
     if min(along) > 0: return [len(x), len(w), *along]
 
-# %% ../nbs/17f_reader_net.ipynb #ef1e4a6d
+# %% ../nbs/17f_reader_net.ipynb #2c14dee1
 def _build(m, info):
     "The model that `m`, one of `info['models']`, describes"
     arch = {f.__name__:f for f in arch_meta}.get(m['arch'])
@@ -80,7 +83,7 @@ def _build(m, info):
     bad = [k for k in m['arch_args'] if k not in inspect.signature(arch).parameters]
     if bad: raise ReaderError(f"The architecture {m['arch']!r} has no argument {bad[0]!r}.")
     try: return arch(len(info['vocab'])+1, info['max_len'], tuple(info['size']), c_in=len(info['mode']), **m['arch_args'])
-    except Exception as e: raise ReaderError(f"The architecture {m['arch']!r} can't be built with {m['arch_args']}: {str(e)[:200]}") from e
+    except Exception as e: raise ReaderError(f"The architecture {m['arch']!r} can't be built with {str(m['arch_args'])[:200]}: {' '.join(str(e).split())[:200]}") from e
 
 def _check_fit(want, state):
     "The weights `state` are those that `want`, a state dict, has room for"

@@ -101,14 +101,14 @@ def test_one_broken_file_among_a_thousand(saved):
     assert len(rs) == 1000 and [i for i,r in enumerate(rs) if r.error] == [500] and not rs[500].answered
     assert len({r.text for r in rs if not r.error}) == 1
 
-def change(saved, folder, weights=None, **fields):
-    "A copy of a reader with other fields in its JSON (`arch` and `arch_args`: of its model), and other weights under a right checksum"
+def change(saved, folder, data=None, **fields):
+    "A copy of a reader with other fields in its JSON (`arch` and `arch_args`: of its model), and with `data` as weights under a right checksum"
     shutil.copytree(saved, folder)
     info = json.loads((folder/'reader.json').read_text())
     info['models'][0].update({k:fields.pop(k) for k in ('arch','arch_args') if k in fields})
-    if weights is not None:
-        (folder/'model.safetensors').write_bytes(weights)
-        info['weights'] = dict(bytes=len(weights), sha256=hashlib.sha256(weights).hexdigest())
+    if data is not None:
+        (folder/'model.safetensors').write_bytes(data)
+        info['weights'] = dict(bytes=len(data), sha256=hashlib.sha256(data).hexdigest())
     (folder/'reader.json').write_text(json.dumps({**info, **fields}))
     return folder
 
@@ -140,7 +140,7 @@ def hostile(saved, d):
     "Folders and ONNX files that are up to something, and a word of the sentence that refuses each"
     from onnx import TensorProto, helper, load_from_string
     arch,args = 'resnet_transformer',json.loads((saved/'reader.json').read_text())['models'][0]['arch_args']
-    deep = lambda **kw: dict(arch=arch, arch_args=kw)
+    deep = lambda **kw: dict(arch=arch, arch_args=kw, size=[32,160])
     one = dict(dtype='F32', shape=[2], data_offsets=[0,8])
     fields = [(deep(n_layers=10**6), 'n_layers'), (deep(n_layers=32_000), 'far more parts'), (deep(d=32_768, hidden=32_768), 'far more weights'), (deep(n_heads=-4), "can't be built"),
         (dict(arch='compact_cnn', arch_args=dict(widths=[32_768])), 'more than a reader would make'), (dict(arch_args=dict(body='vit_h_14', cut=1)), "architecture"), (dict(arch_args=dict(body='regnet_y_128gf', cut=1)), 'far more weights'),
@@ -151,7 +151,7 @@ def hostile(saved, d):
     cases = [(change(saved, d/f'f{i}', **o), why) for i,(o,why) in enumerate(fields)] + [(change(saved, d/f'w{i}', data), why) for i,(data,why) in enumerate(files)]
     models = json.loads((saved/'reader.json').read_text())['models']
     cases.append((change(saved, d/'many', models=[{**models[0], 'arch_args':dict(body='resnet152', cut=1)}]*64), 'far more'))
-    big = change(saved, d/'big', weights=b'12345678')
+    big = change(saved, d/'big', b'12345678')
     os.truncate(big/'model.safetensors', 2**40) # a terabyte that takes no place on the disk
     cases.append((big, 'is not the file'))
     for name in ('model.safetensors','reader.json'):

@@ -288,6 +288,15 @@ def test_help_needs_next_to_nothing():
     out = subprocess.run([sys.executable, '-c', code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert 'captcha-serve' in out and out.strip().endswith('[]')
 
+def test_some_seconds_of_the_benchmark(monkeypatch):
+    "What `benchmarks/serve_load.py` does for a minute, with the command and a reader of random weights: load, bad uploads, lost and huge ones, a stop"
+    monkeypatch.syspath_prepend(root/'benchmarks')
+    import serve_load
+    res = serve_load.run(clients=6, seconds=4., warm_up=1., bad=.3, gigabyte=2*10**7, slow=0, in_flight=3)
+    assert res['right'] == res['good'] > 0 and res['refused'] == res['bad'] > 0 and not res['n_odd'], res
+    assert len(res['trouble']) == 4 and all(o['ok'] for o in res['trouble']), res['trouble']
+    assert {k:v for k,v in res['stop'].items() if k != 'seconds'} == dict(in_flight=3, answered_right=3, exit_status=0, said='', no_longer_listens=True)
+
 # a real browser
 chromium,driver = shutil.which('chromium') or shutil.which('google-chrome'),shutil.which('chromedriver')
 
