@@ -3,7 +3,7 @@
     python tools/build_docs.py [--engine quarto|smalldocs] [--out FOLDER]
 
 nbdev stages the notebooks in _proc (signatures, doc links); _stage gets copies of those under the names of their pages, and both engines render them to the same addresses."""
-import argparse, importlib, inspect, json, os, re, shutil, subprocess, sys
+import argparse, functools, importlib, inspect, json, os, re, shutil, subprocess, sys
 from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import urldefrag
@@ -11,6 +11,7 @@ import yaml
 from nbdev.config import get_config, nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
+from nbdev.showdoc import BasicMarkdownRenderer
 
 root = Path(__file__).resolve().parent.parent
 nbs,proc,stage = root/'nbs',root/'_proc',root/'_stage'
@@ -23,13 +24,18 @@ def page_names():
 
 _link = re.compile(r'(\]\(|src="|href=")([^)\s"]+)')
 
-def relink(text, src, page, names, cfg):
+def place(page, tag, anchors):
+    "The address of a name: its own heading, else that of its class, else its page"
+    own = next((o for o in (tag, tag.split('.')[0]) if o in anchors[page]), '')
+    return f'{page}#{own}' if own else page
+
+def relink(text, src, page, names, cfg, anchors):
     "`text` of the source `src` with links as its page needs them: to pages and pictures relative, to other files of the repository as it is on the web."
     home = f'{cfg.doc_host}{cfg.doc_baseurl}'.rstrip('/') + '/'
     up = '../'*(page.count('/'))
     def fix(m):
         start,(url,tag) = m.group(1),urldefrag(m.group(2))
-        if url.startswith(home): return f'{start}{up}{url[len(home):]}' + (f'#{tag}' if tag else '') # nbdev's doc links
+        if url.startswith(home): return f'{start}{up}{place(url[len(home):], tag, anchors)}' # nbdev's doc links
         if not url or ':' in url.split('/')[0]: return m.group(0)
         file = (src.parent/url).resolve()
         if file in names: new = up + names[file]
@@ -69,29 +75,41 @@ def add_alts(cells, docs):
 
 # the names of the library
 def public_names():
-    "Every public name: (module, name, page, first line of its docstring)"
+    "Every public name: (module, name, address as nbdev has it, object)"
     from captcha_fastai._modidx import d
     for mod,syms in d['syms'].items():
         m,done = importlib.import_module(mod),set()
-        for full,(page,_) in syms.items():
+        for full,(address,_) in syms.items():
             name = full[len(mod)+1:]
             if any(o.startswith('_') for o in name.split('.')): continue
-            o = m
-            for part in name.split('.'): o = inspect.getattr_static(o, part) if inspect.isclass(o) else getattr(o, part, None)
-            o = getattr(o, 'fget', None) or getattr(o, '__func__', o)
             done.add(name)
-            yield mod,name,page,(inspect.getdoc(o) or '').split('\n')[0]
-        page = next(iter(syms.values()))[0].split('#')[0]
+            yield mod,name,address,_find(m, name)
         for name in getattr(m, '__all__', []):
-            if name not in done and not name.startswith('_'): yield mod,name,page,''
+            if name not in done and not name.startswith('_'): yield mod,name,address.split('#')[0],None
 
-def names_page(rows):
+def _find(o, name):
+    for part in name.split('.'): o = getattr(o, part, None) or vars(sys.modules['fastai.vision.all']).get(part)
+    return o
+
+def said(o): return (inspect.getdoc(getattr(o, 'fget', None) or o) or '').split('\n')[0] if o is not None else ''
+
+def names_page(rows, anchors):
     "A Markdown page of them, by module"
     out = ['---\ntitle: Every name\ndescription: The public names of the library, each with its page\n---\n']
     for mod in dict.fromkeys(o[0] for o in rows):
         out.append(f'\n## {mod.split(".")[-1]}\n')
-        out += [f'- [`{name}`]({page})' + (f': {doc}' if doc else '') for m,name,page,doc in sorted(rows, key=lambda o: o[1].lower()) if m == mod]
+        for _,name,address,o in sorted((r for r in rows if r[0] == mod), key=lambda r: r[1].lower()):
+            if '.' not in name or said(o): out.append(f'- [`{name}`]({place(*urldefrag(address), anchors)})' + (f': {said(o)}' if said(o) else ''))
     return '\n'.join(out).replace('.html', '.ipynb') + '\n'
+
+def add_methods(cells, methods):
+    "Behind each class that is shown, those of its methods that have a docstring and are not shown on their own."
+    shown = {m.group(1) for c in cells if (m := re.search(r'^show_doc\((.+?)\)', ''.join(c['source']), re.M))}
+    for c in cells:
+        yield c
+        m = re.search(r'^show_doc\((\w+)\)', ''.join(c['source']), re.M)
+        for name,o in methods.get(m.group(1), []) if m else []:
+            if name not in shown and said(o): yield dict(cell_type='markdown', metadata={}, source=BasicMarkdownRenderer(o, name=name, title_level=4)._repr_markdown_())
 
 # the steps
 def make_stage():
@@ -102,14 +120,21 @@ def make_stage():
     refresh_quarto_yml()
     proc_nbs()
     names,rows = page_names(),list(public_names())
-    docs = {name.split('.')[-1]:doc for _,name,_,doc in rows if doc}
+    docs = {name.split('.')[-1]:said(o) for _,name,_,o in rows if said(o)}
+    books = {src:json.loads((proc/src.relative_to(nbs)).read_text(encoding='utf-8')) for src in names if src.suffix == '.ipynb'}
+    for src,nb in books.items():
+        methods = {}
+        for _,name,address,o in rows:
+            if address.split('#')[0] == Path(names[src]).with_suffix('.html').as_posix() and '.' in name: methods.setdefault(name.split('.')[0], []).append((name, o))
+        nb['cells'] = list(add_methods(nb['cells'], methods))
+    anchors = {Path(names[src]).with_suffix('.html').as_posix():headings(nb) for src,nb in books.items()}
     shutil.rmtree(stage, ignore_errors=True)
     shutil.copytree(proc, stage, ignore=lambda d,fs: [f for f in fs if f.endswith('.ipynb') or f == cfg.doc_path.name])
     for src,page in names.items():
-        out = stage/page
-        if src.suffix == '.md' and page.endswith('.md'): out.write_text(relink(src.read_text(encoding='utf-8'), src, page, names, cfg), encoding='utf-8')
-        elif src.suffix == '.ipynb': out.write_text(staged(proc/src.relative_to(nbs), src, page, names, cfg, docs), encoding='utf-8')
-    (stage/'names.md').write_text(names_page(rows), encoding='utf-8')
+        out,link = stage/page,functools.partial(relink, src=src, page=page, names=names, cfg=cfg, anchors=anchors)
+        if src in books: out.write_text(staged(books[src], link, docs), encoding='utf-8')
+        elif page.endswith('.md'): out.write_text(link(src.read_text(encoding='utf-8')), encoding='utf-8')
+    (stage/'names.md').write_text(names_page(rows, anchors), encoding='utf-8')
     settings = ConfigParser(delimiters=['=']); settings.read(root/'settings.ini', encoding='utf-8')
     site = yaml.safe_load((nbs/'nbdev.yml').read_text(encoding='utf-8'))
     site.pop('format-links')
@@ -120,14 +145,18 @@ def make_stage():
     (stage/'sidebar.yml').write_text(yaml.dump(side, sort_keys=False), encoding='utf-8')
     return side['website']['sidebar']['contents'],site['website']
 
-def staged(file, src, page, names, cfg, docs):
-    "A staged notebook as its page needs it"
-    nb = json.loads(file.read_text(encoding='utf-8'))
+def headings(nb):
+    "The headings of one word, which are the anchors of names"
+    texts = [''.join(c['source']) for c in nb['cells'] if c['cell_type'] == 'markdown'] + [''.join(o.get('data', {}).get('text/markdown', '')) for c in nb['cells'] for o in c.get('outputs', [])]
+    return {o.strip('`').lower() for t in texts for o in re.findall(r'^#+ (\S+)$', t, re.M)}
+
+def staged(nb, link, docs):
+    "The text of a staged notebook as its page needs it"
     for i,c in enumerate(add_alts(nb['cells'], docs)):
         if i == 0 and c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', c['source'], flags=re.M) # the file has its page's name already
-        if c['cell_type'] == 'markdown': c['source'] = relink(c['source'], src, page, names, cfg)
+        if c['cell_type'] == 'markdown': c['source'] = link(c['source'])
         for o in c.get('outputs', []):
-            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = relink(''.join(md), src, page, names, cfg)
+            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = link(''.join(md))
     return json.dumps(nb, ensure_ascii=False, indent=1)
 
 def rename(entries, names):
