@@ -53,6 +53,7 @@ from .onnx_reader import *
 from .hub import *
 from .results import *
 from .synth_results import *
+from .pictures import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);

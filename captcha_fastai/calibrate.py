@@ -83,15 +83,6 @@ def wilson(
     mid,half,den = k/n + z*z/(2*n), z*np.sqrt(k/n*(1-k/n)/n + z*z/(4*n*n)), 1+z*z/n
     return (mid-half)/den, (mid+half)/den
 
-@patch
-def risk_coverage(self:CaptchaLearner,
-    ds_idx:int=1, # Data set to measure on
-    dl=None, # A DataLoader instead
-) -> RiskCoverage: # A table that plots itself
-    "Accuracy against the share of images that are answered, for every threshold."
-    c = Calibrator(self, ds_idx, dl)
-    return RiskCoverage(*c._readings(np.arange(len(c.targs)), self.head.temperature))
-
 # %% ../nbs/13a_calibrate.ipynb #a32db74e
 class Threshold(NamedTuple):
     "Answer when the confidence is at least `threshold`; accuracy with its 95 % interval over `n` answered images."
@@ -129,3 +120,13 @@ class RiskCoverage:
         ax.plot(100*t.coverage, 100*t.accuracy, color='C0'); ax.fill_between(100*t.coverage, 100*t.low, 100*t.high, alpha=.2, color='C0')
         ax.set(xlabel='images answered, %', ylabel='of these right, %')
         return ax
+
+# %% ../nbs/13a_calibrate.ipynb #590294f9
+@patch
+def risk_coverage(self:CaptchaLearner,
+    ds_idx:int=1, # Data set to measure on
+    dl=None, # A DataLoader instead
+) -> RiskCoverage: # A table that plots itself
+    "Accuracy against the share of images that are answered, for every threshold."
+    c = Calibrator(self, ds_idx, dl)
+    return RiskCoverage(*c._readings(np.arange(len(c.targs)), self.head.temperature))

@@ -13,8 +13,8 @@ import captcha_fastai
 from . import recipes as _recipes
 
 # %% auto #0
-__all__ = ['reference', 'load_results', 'Markdown', 'markdown_table', 'three_approaches_table', 'plot_curves', 'misread_table',
-           'reader_table', 'system_table', 'plot_system', 'all_results_table']
+__all__ = ['reference', 'load_results', 'Markdown', 'markdown_table', 'three_approaches_table', 'look', 'plot_curves',
+           'misread_table', 'reader_table', 'system_table', 'plot_system', 'all_results_table']
 
 # %% ../nbs/16_results.ipynb #510e77d6
 def load_results(
@@ -46,6 +46,18 @@ def three_approaches_table(path=None) -> Markdown: # `path` as in `load_results`
              'reference, last (best) epoch': '{:.1f} ({:.1f}) %'.format(*reference[s['arch']])} for s in load_results('three_approaches', path)['summary']]
     return markdown_table(pd.DataFrame(rows))
 
+# %% ../nbs/16_results.ipynb #5fef73c5
+_looks = dict(multihead_xresnet=0, nopool_xresnet=1, crnn=2)
+_lines = [('#1f77b4','-'), ('#c44e00','--'), ('#2a7f3f','-.'), ('#7a4fa3',':'), ('#444444',(0,(5,1,1,1,1,1)))]
+
+def look(
+    name:str, # Of a learner or an architecture
+    i:int=0, # What comes next, for names that have no look of their own
+) -> dict: # `color` and `linestyle` for Matplotlib
+    "How a learner is drawn, the same in every picture; by kinds of lines in grey, too."
+    color,line = _lines[_looks.get(name, i % len(_lines))]
+    return dict(color=color, linestyle=line)
+
 # %% ../nbs/16_results.ipynb #ec7c9547
 def plot_curves(
     name:str='three_approaches', # Name of a benchmark whose rows have `arch`, `seed` and `curve`
@@ -61,7 +73,7 @@ def plot_curves(
         i = r['curve']['columns'].index('captcha_accuracy')
         ys = [r['before_real_images']] + [e[i] for e in r['curve']['epochs']]
         first = next(o for o in rows if o['arch'] == r['arch']) is r
-        ax.plot([100*y for y in ys], color=f'C{archs.index(r["arch"])}', label=r['arch'] if first else None, alpha=.8)
+        ax.plot([100*y for y in ys], **look(r['arch'], archs.index(r['arch'])), label=r['arch'] if first else None, alpha=.8)
     ax.set(xlabel='epochs on real images', ylabel='captchas read, %')
     ax.legend()
     return ax

@@ -40,7 +40,7 @@ class Vocab:
     def encode(self,
         text:str, # The label
         file=None, # Where the label comes from, to be named if something is wrong with it
-    ) -> LongTensor: # Ids, of shape `(len(text),)`
+    ): # `LongTensor` of ids, of shape `(len(text),)`
         "The ids of `text`; a character that the vocab lacks is a `ValueError` naming it, the label and the file."
         import torch
         try: return torch.tensor([self.stoi[c] for c in text], dtype=torch.long)

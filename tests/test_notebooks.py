@@ -1,31 +1,50 @@
-"""Every notebook runs from top to bottom in a fresh process, by nbdev's own runner; cells with the flag `slow` are left out."""
-import json, os, subprocess, sys
+"""Every notebook runs from top to bottom in a fresh process, by nbdev's own runner, and its saved texts are what comes out; cells with the flag `slow` are left out."""
+import json, subprocess, sys
 from pathlib import Path
 import pytest
 
 root = Path(__file__).parent.parent
+sys.path.insert(0, str(root/'tools'))
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
 
 def run(nb):
-    "Run one notebook by nbdev's runner in a fresh process, which says so at the end if all went well."
-    code = f"""
-from nbdev.config import get_config
-from nbdev.test import test_nb
-cfg = get_config({str(root)!r})
-assert test_nb({str(nb)!r}, skip_flags=cfg.tst_flags.split(), basepath=cfg.config_path, cell_timeout=120)[0]
-print('the notebook has run')"""
-    return subprocess.run([sys.executable, '-c', code], cwd=root, env=dict(os.environ, MPLBACKEND='agg'), capture_output=True, text=True, timeout=300)
+    "Check one notebook in a fresh process, which says so at the end if all went well."
+    return subprocess.run([sys.executable, 'tools/run_notebooks.py', '--check', str(nb)], cwd=root, capture_output=True, text=True, timeout=300)
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
 def test_notebook(nb):
     res = run(nb)
-    assert res.returncode == 0 and 'the notebook has run' in res.stdout, res.stdout[-3000:] + res.stderr[-6000:]
+    assert res.returncode == 0 and f'{nb.name}: ok' in res.stdout, res.stdout[-6000:] + res.stderr[-6000:]
+
+def notebook(*cells):
+    "A notebook of code cells, each `(source, text below it)`"
+    def cell(i, source, text=None): return dict(cell_type='code', id=str(i), metadata={}, execution_count=None, source=[source], outputs=[dict(output_type='execute_result', execution_count=1, metadata={}, data={'text/plain':[text]})] if text else [])
+    return dict(cells=[cell(i, *o) for i,o in enumerate(cells)], metadata={}, nbformat=4, nbformat_minor=5)
 
 def test_a_failing_notebook_fails(tmp_path):
-    "The runner notices: a notebook with a wrong cell is a failure."
-    nb = json.loads(notebooks[0].read_text())
-    nb['cells'] = [dict(cell_type='code', id='a', metadata={}, outputs=[], execution_count=None, source=['assert 1 == 2'])]
-    bad = tmp_path/'bad.ipynb'
-    bad.write_text(json.dumps(nb))
-    res = run(bad)
+    "The runner notices: a notebook with a wrong cell is a failure, and so is one whose saved text is wrong."
+    (tmp_path/'bad.ipynb').write_text(json.dumps(notebook(('assert 1 == 2',))))
+    res = run(tmp_path/'bad.ipynb')
     assert res.returncode != 0 and 'assert 1 == 2' in res.stderr
+    (tmp_path/'old.ipynb').write_text(json.dumps(notebook(('1+1', '3'))))
+    res = run(tmp_path/'old.ipynb')
+    assert res.returncode != 0 and 'not what is saved' in res.stdout and '+2' in res.stdout
+
+trained = ('class L:\n    def fit(self): pass\nlearn = L()\nlearn.fit()',)
+
+@pytest.mark.parametrize('cell,now,before,same', [
+    ('1/3', '0.3333', '0.33334', True), ('1/3', '0.34', '0.33', True), ('1/3', '0.35', '0.33', False), ('1/3', '1e-7', '2e-7', False), ('f()', '[1, 2]', '[1,  3]', False), ('f()', '[1, 2]', '[1, 2, 3]', False),
+    ('f()', "'a  b'", "'a b'", True), ('f()', "'right'", "'wrong'", False), ('f()', 'v2', 'v3', False), ('f()', '-1', '1', False), ('f()', None, '7', False), ('f()', '7', None, False),
+    ('f', '<f at 0x7f8812345678>', '<f at 0x7f0000000000>', True), ('path', '/tmp/a1/b.png', '/tmp/c2/d.png', True),
+    ('#| varies\nf()', '1.7 s', '3 minutes', True), ('#| varies\nf()', None, '7', False), ('#| slow\nf()', None, '7', True),
+    ('learn.x', '6', '7', True), ('y', '6', '7', False), ('x = learn\nx', "'a'", "'b'", True), ('print(learn)', None, '7', False)])
+def test_what_may_differ(cell, now, before, same):
+    from run_notebooks import differences
+    assert bool(list(differences(notebook(trained, (cell, before)), notebook(trained, (cell, now))))) != same
+
+def test_what_comes_from_a_training(monkeypatch):
+    from run_notebooks import depends
+    monkeypatch.setenv('CAPTCHA_FASTAI_DATA', 'there')
+    assert depends(notebook(('a = 1',), ('def f(): return g().fit(3)',), ('b = f()',), ('c = [b]',), ('out = []\nout.append(c)',), ('out',), ('a',), ('%magic',), ("captcha_data('x')",))) == [False, True, True, True, True, True, False, False, False]
+    monkeypatch.delenv('CAPTCHA_FASTAI_DATA')
+    assert depends(notebook(("p = captcha_data('x')",), ('p',), ('q',))) == [True, True, False] # drawn captchas stand in for it

@@ -22,7 +22,7 @@ def readme():
     "The text of README.md."
     cells = json.loads((root/'nbs'/'index.ipynb').read_text(encoding='utf-8'))['cells']
     text = '\n\n'.join(t.strip() for c in cells for t in _cell(c))
-    text = re.sub(r'\]\((images|tutorials)/', r'](nbs/\1/', text).replace('](../', '](') # links as seen from the root
+    text = re.sub(r'\]\((?![a-z]+:|#|\.\./)', '](nbs/', text).replace('](../', '](') # links as seen from the root
     return '<!-- Made from nbs/index.ipynb by tools/make_readme.py: do not edit. -->\n\n' + text + '\n'
 
 if __name__ == '__main__': (root/'README.md').write_text(readme(), encoding='utf-8')
