@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #67e2063d
+# %% ../nbs/90_all.ipynb #c4ef3780
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -15,6 +15,7 @@ from .decode import *
 from .positions import *
 from .preprocess import *
 from .background import *
+from .tables import *
 from .heads import *
 from .models import *
 from .vgg import *
@@ -26,6 +27,7 @@ from .data import *
 from .losses import *
 from .metrics import *
 from .learner import *
+from .resumable import *
 from .interpret import *
 from .calibrate import *
 from .ctc_plots import *
