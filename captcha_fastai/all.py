@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #58ce3949
+# %% ../nbs/90_all.ipynb #62a11827
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -15,6 +15,7 @@ from .decode import *
 from .positions import *
 from .preprocess import *
 from .background import *
+from .tables import *
 from .heads import *
 from .models import *
 from .vgg import *
@@ -28,6 +29,7 @@ from .losses import *
 from .metrics import *
 from .learner import *
 from .distributed import *
+from .resumable import *
 from .interpret import *
 from .calibrate import *
 from .ctc_plots import *
@@ -54,6 +56,7 @@ from .hub import *
 from .results import *
 from .synth_results import *
 from .pictures import *
+from .reliability_results import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);

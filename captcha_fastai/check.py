@@ -13,7 +13,7 @@ from .preprocess import *
 from .vocab import _of
 
 # %% auto #0
-__all__ = ['scan_images', 'check_captchas', 'check_lengths']
+__all__ = ['longest_label', 'scan_images', 'bad_captchas', 'check_captchas', 'check_lengths']
 
 # %% ../nbs/08a_check.ipynb #4db47bb7
 def _scan(o):
@@ -56,23 +56,39 @@ def _warn_constant(labels, files):
         if len(cs) == 1: warnings.warn(f"All {len(labels)} labels have {cs.pop()!r} as character {pos+1} (such as {labels[0]!r}{_of(files[0])}); "
                                        "a model can't learn to read anything else there.")
 
-# %% ../nbs/08a_check.ipynb #1122461b
+# %% ../nbs/08a_check.ipynb #d79189d2
+longest_label = 256 # a reader's file takes no longer ones
+
+def _label_problem(f, l):
+    "What is wrong with the label `l` of `f`, as an `ImageError`; None if nothing is"
+    if not l: return ImageError(f'The label of {str(f)!r} is empty; correct it or leave the file out.')
+    if len(l) > longest_label: return ImageError(f"The label of {_short(f)} has {len(l)} characters, and {longest_label} is the most; correct it or leave the file out.")
+    if any('\ud800' <= c <= '\udfff' for c in l): return ImageError(f'The label {l!r} of {str(f)!r} is no text, as with a name that is not UTF-8; rename the file or leave it out.')
+
+def _short(f): return s if len(s := repr(str(f))) <= 100 else s[:50]+'…'+s[-40:]
+
+def bad_captchas(
+    files, # Paths or Pillow images
+    labels, # A text for each
+) -> list: # (file, what is wrong with it)
+    "All images that can't be used, because of themselves or of their labels."
+    return [(f, str(e)) for f,l,s in zip(files, labels, scan_images(files)) if isinstance(e := _label_problem(f, l) or s, ImageError)]
+
+# %% ../nbs/08a_check.ipynb #a172b986
 def check_captchas(
     files, # Paths or Pillow images
     labels, # A text for each
     skip_bad:bool=False, # Leave images that can't be read out, with a warning, instead of raising?
 ) -> tuple: # files, labels, sizes (height, width) of the images that can be used
     "Look through all images and labels: errors for what can't work, warnings for what is suspicious; each names its file."
-    scans = scan_images(files)
+    scans = [_label_problem(f, l) or s for f,l,s in zip(files, labels, scan_images(files))]
     bad = [(f,s) for f,s in zip(files, scans) if isinstance(s, ImageError)]
     if bad:
         msg = f"{len(bad)} of {len(files)} images can't be used: {bad[0][1]}" + (f' Also: {_name_some([f for f,_ in bad[1:]])}.' if len(bad) > 1 else '')
-        if not skip_bad or len(bad) == len(files): raise ImageError(msg + ('' if skip_bad else ' (skip_bad=True leaves them out.)'))
+        if not skip_bad or len(bad) == len(files): raise ImageError(msg + ('' if skip_bad else ' (skip_bad=True leaves them out, bad_captchas says what is wrong with each.)'))
         warnings.warn(msg + ' They are left out.')
     good = [(f,l,*s) for f,l,s in zip(files, labels, scans) if not isinstance(s, ImageError)]
     files,labels,sizes,digests = map(list, zip(*good))
-    for f,l in zip(files, labels):
-        if not l: raise ValueError(f'The label of {str(f)!r} is empty; correct it or leave the file out.')
     _warn_same_pixels(files, labels, digests)
     if len(labels) > 1: _warn_constant(labels, files)
     return files, labels, sizes

@@ -13,7 +13,7 @@ from .cli import Help, made_folder, run_command, _positive
 # %% auto #0
 __all__ = ['train', 'load_reader', 'read', 'submit', 'export']
 
-# %% ../nbs/20a_reader_cli.ipynb #556bc06b
+# %% ../nbs/20a_reader_cli.ipynb #397e0759
 def _parser(prog, description): return argparse.ArgumentParser(prog=prog, description=description, formatter_class=Help)
 
 def _checked(f, ok, words):
@@ -28,9 +28,10 @@ def _checked(f, ok, words):
 _share = _checked(float, lambda v: 0 < v < 1, 'a number between 0 and 1')
 _probability = _checked(float, lambda v: 0 <= v <= 1, 'a number from 0 to 1')
 _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
+_count = _checked(int, lambda v: 0 <= v <= 1000, 'a number of processes')
 _size = _checked(lambda s: tuple(map(int, s.lower().split('x'))), lambda v: len(v) == 2 and min(v) > 0, 'HEIGHTxWIDTH, such as 50x200')
 
-# %% ../nbs/20a_reader_cli.ipynb #709e4a4b
+# %% ../nbs/20a_reader_cli.ipynb #8ef71b48
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
@@ -47,13 +48,15 @@ def _train_parser():
     a('--chars', help='the alphabet (default: that of the labels)')
     a('--warm', type=_positive, metavar='N', help='learn from N drawn captchas first; for a few hundred images, and for crnn')
     a('--style', default='mixed', help='the style of those; see `captcha-synth styles`')
+    a('--workers', type=_count, help='processes that load and draw images (default: none, and one for each core with a GPU)')
+    a('--skip-bad', action='store_true', help='leave images out that cannot be opened, and say which, instead of stopping')
     a('--seed', type=int, default=0, help='same seed, same result')
     return p
 
 def _loaders(args):
     "DataLoaders from a folder or a table"
     from captcha_fastai.all import CaptchaDataLoaders
-    kw = dict(valid_pct=args.valid, seed=args.seed, bs=args.bs, size=args.size, mode='L' if args.grey else 'RGB', vocab=args.chars)
+    kw = dict(valid_pct=args.valid, seed=args.seed, bs=args.bs, size=args.size, mode='L' if args.grey else 'RGB', vocab=args.chars, num_workers=args.workers, skip_bad=args.skip_bad)
     csv = args.data/'labels.csv' if args.data.is_dir() else args.data
     if csv.is_file() and (csv.suffix.lower() == '.csv' or csv.parent == args.data): return CaptchaDataLoaders.from_csv(csv.parent, csv.name, **kw)
     if args.data.is_file(): raise ValueError(f'{args.data} is neither a folder nor a CSV file.')
@@ -71,13 +74,13 @@ def _learner(args, dls):
     body = args.body or ('small_resnet' if args.arch in _small else None)
     return captcha_learner(dls, arch, arch_args=dict(body=body) if body else {})
 
-def _fit(args, learn):
-    "Train, on all processes of `accelerate launch` if there are several"
+def _warm(args, learn, cbs):
+    "Learn from drawn captchas, if that is wanted"
+    if not args.warm: return
     from captcha_fastai.all import SynthCaptcha
-    lengths = [len(o) for o in learn.dls.tfm.labels]
-    with learn.distrib_ctx():
-        if args.warm: learn.pretrain(SynthCaptcha(''.join(learn.vocab.chars), (min(lengths), max(lengths)), learn.dls.size, args.style, seed=args.seed), n=args.warm)
-        learn.fit_one_cycle(args.epochs, args.lr)
+    dls = learn.dls
+    lengths = [len(o) for o in dls.tfm.labels]
+    learn.pretrain(SynthCaptcha(''.join(dls.vocab.chars), (min(lengths), max(lengths)), dls.size, args.style, seed=args.seed), n=args.warm, num_workers=args.workers or 0, cbs=cbs)
 
 def _save_curve(path, learn):
     "Losses and accuracy over the epochs as a picture"
@@ -94,10 +97,26 @@ def _save_curve(path, learn):
     fig.savefig(out, format='png', dpi=90)
     write_whole(path, out.getvalue())
 
+def _fit(args, dls):
+    "A trained learner; and whether Ctrl-C has ended its training, which then is as the last checkpoint has it"
+    from captcha_fastai.all import Resumable
+    resumable = Resumable(args.out/'training')
+    learn = _learner(args, dls)
+    try:
+        with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
+            _warm(args, learn, resumable)
+            learn.fit_one_cycle(args.epochs, args.lr, cbs=resumable)
+    except KeyboardInterrupt:
+        if not resumable.at: raise # nothing has been learnt
+        resumable.restore(learn)
+        return learn, True
+    return learn, False
+
 def _train(args):
-    with made_folder(args.out): _train_into(args)
+    with made_folder(args.out): return _train_into(args)
 
 def _train_into(args):
+    import shutil
     from captcha_fastai.all import rank_distrib,set_seed,start_processes,wilson
     from captcha_fastai.inference import CaptchaReader
     if start_processes() > 1 and rank_distrib(): # the first one speaks and writes for all
@@ -106,23 +125,25 @@ def _train_into(args):
     set_seed(args.seed, reproducible=True)
     dls = _loaders(args)
     print(f"{len(dls.train_ds)} images to learn from, {len(dls.valid_ds)} to measure with, {dls.size[0]}×{dls.size[1]}, alphabet {''.join(dls.vocab.chars)}", flush=True)
-    learn = _learner(args, dls)
-    _fit(args, learn)
+    learn,stopped = _fit(args, dls)
     if rank_distrib(): return
-    _save_curve(args.out/'curve.png', learn)
+    if stopped: print('stopped; measuring what has been learnt so far', flush=True)
+    if learn.recorder.values: _save_curve(args.out/'curve.png', learn)
     n = len(dls.valid_ds)
     right = round(learn.validate()[1]*n)
     if n >= 20: learn.calibrate()
     CaptchaReader.from_learner(learn).save(args.out)
     low,high = wilson(right, n)
     print(f'accuracy {100*right/n:.1f} % ({right} of {n} images kept back; 95 % interval {100*low:.1f} to {100*high:.1f})')
-    print(f'the reader is in {args.out}')
+    print(f'the reader is in {args.out}' + ('; the same command goes on with its training' if stopped else ''))
+    if stopped: return 130
+    shutil.rmtree(args.out/'training')
 
 def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."
     return run_command(_train, _train_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #dc756e5a
+# %% ../nbs/20a_reader_cli.ipynb #125f8e0c
 def _reading_options(p):
     a = p.add_argument
     a('--length', type=_positive, metavar='N', help='every text has exactly N characters')
@@ -156,7 +177,7 @@ def _write(text, path):
 
 def _write_readings(df, path):
     "A table that a spreadsheet may open"
-    from captcha_fastai.serve_page import csv_line
+    from captcha_fastai.tables import csv_line
     rows = df.astype(object).where(df.notna(), '').itertuples(index=False, name=None)
     _write(''.join(map(csv_line, [df.columns, *rows])), path)
 

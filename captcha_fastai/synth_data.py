@@ -86,7 +86,7 @@ def drawn_for(
     for tfm in real.after_batch.fs.filter(risinstance((Normalize,RemoveBackground))): dls.add_tfms([tfm], 'after_batch')
     return dls
 
-# %% ../nbs/14_synth_data.ipynb #3d20da29
+# %% ../nbs/14_synth_data.ipynb #c7035ce9
 @patch
 def pretrain(self:CaptchaLearner,
     synth, # A `SynthCaptcha` in the style of the real images, with characters of the learner's vocab
@@ -96,10 +96,11 @@ def pretrain(self:CaptchaLearner,
     valid:int=500, # Samples to measure with
     wd:float=None, # Weight decay
     num_workers:int=0, # Processes that draw
+    cbs=None, # More callbacks, such as `Resumable`
 ) -> CaptchaLearner: # self
     "Train on `n` fresh samples of `synth`, with the learner's own vocab, length and size (a warm start; Ye et al., CCS 2018)."
     real = self.dls
     self.dls = drawn_for(self, synth, n, valid=valid, bs=bs, num_workers=num_workers) # one pass, so nothing comes twice
-    try: self.fit_one_cycle(1, lr, wd=wd, reset_opt=True)
+    try: self.fit_one_cycle(1, lr, wd=wd, reset_opt=True, cbs=cbs)
     finally: self.dls,self.opt = real,None
     return self

@@ -1,0 +1,43 @@
+"""A slice of the campaigns of `benchmarks/reliability.py`: malformed images, odd names, damaged tables, a killed training, a full disk."""
+import sys
+from pathlib import Path
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent/'benchmarks'))
+from malformed import kinds, malformed # noqa: E402
+import reliability # noqa: E402
+
+def test_images_are_numbered():
+    assert [malformed(3, i)[1] for i in range(60)] == [malformed(3, i)[1] for i in range(60)] != [malformed(4, i)[1] for i in range(60)]
+    assert [malformed(3, i)[0] for i in range(len(kinds))] == list(kinds)
+
+def test_malformed_images(tmp_path):
+    res = reliability.images(4*len(kinds), tmp_path)
+    assert res['wrong'] == []
+    assert res['kinds']['16 bits'] == {'right':4} and res['kinds']['noise'] == {'error':4}
+    assert len(res['ways']) == 15 and res['megabytes'][2] < 1.05*res['megabytes'][0]
+
+def test_odd_names(tmp_path): assert reliability.names(tmp_path)['wrong'] == []
+
+def test_damaged_tables(tmp_path):
+    res = reliability.tables(60, tmp_path)
+    assert res['wrong'] == [] and res['answers']['right'] > 10 and res['answers']['error'] > 10
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='needs SIGKILL')
+def test_killed(tmp_path):
+    row, = reliability.kills(tmp_path, 1, ['online'])
+    assert row['bit_identical'] and row['kills'] == 1
+
+def test_the_judge_is_awake():
+    "The campaigns can fail"
+    _,data,_,im,_ = malformed(0, list(kinds).index('16 bits'))
+    class Fake:
+        def read(self, x): return reliability.Reading('1', .5)
+    assert reliability.judge(('1', .5), 'same', im, data, Fake()) == 'right'
+    for found,expected in ((('2', .5), 'same'), (('1', .4), 'same'), ('an error.', 'same'), (('1', .5), 'error'), ('Traceback', 'error'), ('<x at 0x7f3a2b1c0d>', 'either')):
+        assert reliability.judge(found, expected, im, data, Fake()) not in ('right','error')
+
+def test_full_disk(tmp_path):
+    res = reliability.disk(tmp_path)
+    if res['kind'] is None: pytest.skip('no tmpfs can be mounted here')
+    assert res['warnings'] and 'No space left' in res['first'] and res['last_good'] == dict(epoch=0, batch=3) and res['files'] == ['fit-0.pth']
