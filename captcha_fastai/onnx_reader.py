@@ -38,7 +38,7 @@ def _session(data, path, threads):
     try: return ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
     except Exception as e: raise ReaderError(f"{str(path)!r} can't be read as an ONNX file ({str(e).splitlines()[0][:200]}); export it again.") from None
 
-# %% ../nbs/17c_onnx_reader.ipynb #45ff2469
+# %% ../nbs/17c_onnx_reader.ipynb #693ee3c5
 metadata_key = 'captcha_fastai'
 
 class OnnxReader(BaseReader):
@@ -65,6 +65,8 @@ class OnnxReader(BaseReader):
 
     def _forward(self, x):
         try: out, = self.session.run(None, {'image':self._net_input(x)})
-        except Exception as e: raise ReaderError(f"The graph in {str(self.path)!r} can't be run on {len(x)} images ({str(e).splitlines()[0][-200:]}).") from None
+        except Exception as e:
+            why = 'it wants more memory than readers may have' if 'llocate' in str(e) or 'memory' in str(e) else str(e).splitlines()[0][:200]
+            raise ReaderError(f"The graph in {str(self.path)!r} can't be run on {len(x)} images ({why}); give fewer at a time, or don't trust whoever it comes from.") from None
         if out.ndim != 3 or out.shape[::2] != (len(x), len(self.vocab)): raise ReaderError(f'The graph in {str(self.path)!r} answers {len(x)} images with the shape {out.shape}, which is not what its metadata say; export it again.')
         return out

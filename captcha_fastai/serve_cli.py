@@ -74,11 +74,11 @@ def main(argv=None) -> int: # Words of the command line -> 0 when it was stopped
     "The command `captcha-serve`: a page and an API that read captchas."
     return run_command(_serve, _parser(), argv)
 
-# %% ../nbs/18c_serve_cli.ipynb #68b040da
+# %% ../nbs/18c_serve_cli.ipynb #4a7d978c
 def run_app(
     app, # As from `make_app`
     sock, # As from `listen`
-    seconds:int=30, # Most that a stop waits for requests under way
+    seconds:int=120, # Most that a stop waits for requests under way
 ):
     "Serve until stopped."
     import signal, uvicorn
