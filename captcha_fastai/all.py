@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #11431cf3
+# %% ../nbs/90_all.ipynb #0bc82f83
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -38,6 +38,7 @@ from .styles_relief import *
 from .styles_mixed import *
 from .synth import *
 from .folder import *
+from .parts import *
 from .pack import *
 from .synth_data import *
 from .packed_data import *
@@ -47,6 +48,7 @@ from .recipes import *
 from .reader_file import *
 from .reading import *
 from .inference import *
+from .evaluate import *
 from .onnx_reader import *
 from .hub import *
 from .results import *
