@@ -1,5 +1,5 @@
 """Several processes train as one; a Dask cluster that loses a worker makes the same bytes; packed sets are read from any address."""
-import hashlib, importlib.util, json, os, signal, subprocess, sys, threading, time
+import hashlib, importlib.util, json, os, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +98,15 @@ def test_one_process_writes(trained):
 
 @needs('accelerate')
 def test_a_dead_process_ends_the_job(tmp_path):
+    "Two machines, so to speak, each with a process: one is killed, and the other does not wait for it."
     (tmp_path/'job.py').write_text(JOB)
-    res = launch(tmp_path/'job.py', tmp_path, 'die')
-    assert res.returncode != 0 and not list(tmp_path.glob('*.json'))
-    assert 'Process 0 of 2 has lost the others in the middle of the training' in res.stderr, res.stderr[-3000:]
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    where = dict(WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    first, second = (subprocess.Popen([sys.executable, tmp_path/'job.py', tmp_path, 'die'], env=env(RANK=str(r), **where), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for r in (0, 1))
+    said = first.communicate(timeout=200)[1]; second.communicate(timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode > 0 and not list(tmp_path.glob('*.json'))
+    assert 'Process 0 of 2 has lost the others in the middle of the training' in said, said[-3000:]
 
 @needs('accelerate')
 def test_the_command_with_two_processes(tmp_path):
