@@ -19,6 +19,6 @@ setup(
                  f"Natural Language :: {cfg['language']}", 'Programming Language :: Python :: 3'],
     packages=find_packages(include=[lib, f'{lib}.*']), package_data={lib:['assets/*']},
     install_requires=lines('requirements'),
-    extras_require={o: lines(f'{o}_requirements') for o in ('fast','packed','onnx','hub','dev')},
+    extras_require={o: lines(f'{o}_requirements') for o in ('fast','packed','accelerate','dask','onnx','hub','dev')},
     entry_points={'console_scripts': lines('console_scripts'), 'nbdev': [f'{lib}={lib}._modidx:d']},
     zip_safe=False)

@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #62a11827
+# %% ../nbs/90_all.ipynb #0dae9a6d
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -40,6 +40,7 @@ from .styles_relief import *
 from .styles_mixed import *
 from .synth import *
 from .folder import *
+from .parts import *
 from .pack import *
 from .synth_data import *
 from .packed_data import *
@@ -51,6 +52,7 @@ from .reader_net import *
 from .reading import *
 from .inference import *
 from .onnx_check import *
+from .evaluate import *
 from .onnx_reader import *
 from .hub import *
 from .results import *

@@ -142,7 +142,7 @@ def check_settings(
     elif others: raise ValueError(f'The folder {str(path)!r} holds files but no {file}, so they are not mine to mix with; choose an empty or a new one.')
     else: write_whole(f, json.dumps(want, indent=1, ensure_ascii=False).encode())
 
-# %% ../nbs/05a_folder.ipynb #b46cf63f
+# %% ../nbs/05a_folder.ipynb #1ae84c9a
 def generate_folder(
     path, # The folder; made if it is missing
     n:int, # How many images: 0 to n-1 of `synth`
@@ -150,6 +150,7 @@ def generate_folder(
     workers:int=0, # Processes to draw with; 0 draws in this one
     fmt:str='png', # `png`, `webp` (both exact) or `jpg`
     progress:bool=True, # Show a progress bar
+    dask=None, # Address of a Dask scheduler, whose workers draw into the same folder
 ) -> Path: # The folder
     "Writes `n` images and `labels.csv`; goes on where it was interrupted, to the same files. Not for folders of other settings (`ValueError`)."
     if fmt not in _save: raise ValueError(f"fmt={fmt!r} is none of {', '.join(_save)}.")
@@ -160,7 +161,12 @@ def generate_folder(
     more = there - {*names} - {'synth.json', 'labels.csv'}
     if more: raise ValueError(f'The folder {str(path)!r} holds {len(more)} files beyond the {n} asked for, such as {min(more)!r}; ask for more, or delete them.')
     todo = [(i,o) for i,o in enumerate(names) if o not in there]
-    show_progress(run_chunks(_one, (path, synth, fmt), todo, workers), -(-len(todo)//32), progress)
+    if dask is None: show_progress(run_chunks(_one, (path, synth, fmt), todo, workers), -(-len(todo)//32), progress)
+    else:
+        from captcha_fastai.parts import run_on_dask # which stands on this page
+        run_on_dask(_one, (path.absolute(), synth, fmt), todo, dask, 128, (SynthCaptcha.spec, synth), progress)
+        lost = next((o for _,o in todo if not (path/o).exists()), None)
+        if lost: raise FileNotFoundError(f'The workers have drawn {lost!r}, but it is not in {str(path)!r} as this machine sees it; name a folder that all machines share.')
     _write_labels(path, names, synth)
     return path
 
@@ -170,7 +176,7 @@ def _write_labels(path, names, synth):
     rows = [('file','label'), *((o, synth.text(i)) for i,o in enumerate(names))]
     write_whole(path/'labels.csv', ''.join(csv_line(o, '\n') for o in rows).encode())
 
-# %% ../nbs/05a_folder.ipynb #66a6f4fc
+# %% ../nbs/05a_folder.ipynb #af712809
 class LabelledFolder:
     "The images of a folder with `labels.csv` (columns `file` and `label`): item `i` is `(PIL image RGB, text)`."
     def __init__(self,
@@ -183,6 +189,8 @@ class LabelledFolder:
         if not {'file','label'} <= {*header}: raise ValueError(f"{str(self.path/labels)!r} has the columns {', '.join(map(repr, header))}; 'file' and 'label' are needed.")
         i,j = header.index('file'),header.index('label')
         self.items = [(r[i], r[j]) for r in rows]
+        self.labels = labels
+    def __reduce__(self): return LabelledFolder, (self.path.absolute(), self.labels) # the table stays where it is
     def __len__(self): return len(self.items)
     def text(self, i): return self.items[i][1]
     def __getitem__(self, i):

@@ -12,7 +12,7 @@ from .cli import _positive, run_command
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/05c_synth_cli.ipynb #6d7852b9
+# %% ../nbs/05c_synth_cli.ipynb #f28eb1f6
 def _length(s):
     "`4`, or `4-6` for a range."
     try: a,_,b = s.partition('-'); return int(a), int(b or a)
@@ -49,10 +49,15 @@ def _out(p):
     "The options of what is written."
     p.add_argument('path', help='the folder to write to')
     p.add_argument('-n', type=_positive, required=True, help='how many images')
+    _who(p)
+
+def _who(p):
+    "The options of who does the work."
     p.add_argument('--workers', type=_natural, default=os.cpu_count() or 1, help='processes; 0 for none but this one (default: all processors)')
+    p.add_argument('--dask', metavar='ADDRESS', help='let the workers of this Dask scheduler do it, such as tcp://10.0.0.1:8786; the folder must be one that all machines share')
     p.add_argument('--quiet', action='store_true', help='no progress bar')
 
-# %% ../nbs/05c_synth_cli.ipynb #44a4a12f
+# %% ../nbs/05c_synth_cli.ipynb #00371fd3
 def _synth(o):
     "The `SynthCaptcha` of the options, which has drawn a captcha: better a sentence now than in the middle."
     from dataclasses import replace
@@ -71,13 +76,19 @@ def _synth(o):
 
 def _folder(o):
     from captcha_fastai.folder import generate_folder
-    print(f'{o.n} images in {generate_folder(o.path, o.n, _synth(o), o.workers, o.format, not o.quiet)}')
+    print(f'{o.n} images in {generate_folder(o.path, o.n, _synth(o), o.workers, o.format, not o.quiet, o.dask)}')
 
 def _pack(o):
     from captcha_fastai.pack import pack
     source = o.source or _synth(o)
-    p = pack(o.path, source, o.n, o.of, o.shard, None, 1 if o.grey else 3, o.workers, not o.quiet)
+    p = pack(o.path, source, o.n, o.of, o.shard, None, 1 if o.grey else 3, o.workers, not o.quiet, o.dask)
     print(p or f'Shard {o.shard} of {o.of} is done; index.json follows when all are there.')
+
+def _evaluate(o):
+    from captcha_fastai.evaluate import evaluate
+    r = evaluate(o.path, o.reader, o.packed, o.workers, o.dask, progress=not o.quiet)
+    low,high = r['interval']
+    print(f"accuracy {100*r['captcha_accuracy']:.2f} % ({r['right']} of {r['n']}; 95 % interval {100*low:.2f} to {100*high:.2f}), characters {100*r['char_accuracy']:.2f} %; the tables are in {o.path}")
 
 def _show(o):
     from io import BytesIO
@@ -100,7 +111,7 @@ def _styles(o):
         print(f'{name}: {c.__doc__}')
         print('   ', ', '.join(f'{k}={f.default if f.default_factory.__class__.__name__ == "_MISSING_TYPE" else f.default_factory()}' for k,f in c.__dataclass_fields__.items() if k != 'fonts'))
 
-# %% ../nbs/05c_synth_cli.ipynb #d35c7f09
+# %% ../nbs/05c_synth_cli.ipynb #84d7019c
 def _parser():
     p = argparse.ArgumentParser('captcha-synth', description='Draw labelled captchas: always the same ones for the same settings, seed and number.')
     sub = p.add_subparsers(dest='word', required=True, metavar='WORD')
@@ -114,6 +125,9 @@ def _parser():
     a('--shard', type=_natural, help='make this one only, from 0 on; others may be made elsewhere')
     a('--source', help='pack this folder of images instead of drawing')
     a('--grey', action='store_true', help='store one channel instead of three'); _settings(q)
+    q = word('evaluate', _evaluate, 'read a packed set with a reader, and say how well')
+    a = q.add_argument
+    a('path', help='the folder to write tables and result to'); a('reader', help='a folder written by captcha-train, or an .onnx file'); a('packed', help='a packed set: a folder, or an address that fsspec knows'); _who(q)
     q = word('show', _show, 'one picture with examples')
     q.add_argument('path', help='the picture to write'); q.add_argument('-n', type=_positive, default=12, help='how many (default: 12)'); _settings(q)
     word('styles', _styles, 'list the styles and their knobs')

@@ -1,5 +1,5 @@
 """Several processes train as one; a Dask cluster that loses a worker makes the same bytes; packed sets are read from any address."""
-import hashlib, importlib.util, json, os, signal, subprocess, sys, threading, time
+import hashlib, importlib.util, json, os, signal, socket, subprocess, sys, threading, time
 from pathlib import Path
 
 import numpy as np
@@ -98,10 +98,15 @@ def test_one_process_writes(trained):
 
 @needs('accelerate')
 def test_a_dead_process_ends_the_job(tmp_path):
+    "Two machines, so to speak, each with a process: one is killed, and the other does not wait for it."
     (tmp_path/'job.py').write_text(JOB)
-    res = launch(tmp_path/'job.py', tmp_path, 'die')
-    assert res.returncode != 0 and not list(tmp_path.glob('*.json'))
-    assert 'Process 0 of 2 has lost the others in the middle of the training' in res.stderr, res.stderr[-3000:]
+    with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
+    where = dict(WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
+    first, second = (subprocess.Popen([sys.executable, tmp_path/'job.py', tmp_path, 'die'], env=env(RANK=str(r), **where), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for r in (0, 1))
+    said = first.communicate(timeout=200)[1]; second.communicate(timeout=60)
+    assert second.returncode == -signal.SIGKILL
+    assert first.returncode > 0 and not list(tmp_path.glob('*.json'))
+    assert 'Process 0 of 2 has lost the others in the middle of the training' in said, said[-3000:]
 
 @needs('accelerate')
 def test_the_command_with_two_processes(tmp_path):
@@ -113,3 +118,83 @@ def test_the_command_with_two_processes(tmp_path):
     assert res.returncode == 0, res.stderr[-3000:]
     assert res.stdout.count('images to learn from') == res.stdout.count('the reader is in') == 1 and 'accuracy ' in res.stdout
     assert sorted(o.name for o in (tmp_path/'reader').iterdir()) == ['curve.png', 'model.safetensors', 'reader.json']
+
+
+# ---- a cluster
+
+def contents(path): return {str(o.relative_to(path)): hashlib.sha256(o.read_bytes()).hexdigest() for o in Path(path).rglob('*') if o.is_file()}
+
+@pytest.fixture(scope='module')
+def cluster():
+    "Two workers, one thread each, with nannies that start them again."
+    from distributed import LocalCluster
+    old = dict(os.environ); os.environ.update(env())
+    try:
+        with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as c: yield c
+    finally: os.environ.clear(); os.environ.update(old)
+
+def in_thread(f):
+    "Runs `f` beside the test; `join()` answers what it answered, or raises what it raised."
+    res = {}
+    def _run():
+        try: res['ok'] = f()
+        except BaseException as e: res['bad'] = e
+    t = threading.Thread(target=_run); t.start()
+    def join():
+        t.join(200)
+        assert not t.is_alive(), 'it goes on for ever'
+        if 'bad' in res: raise res['bad']
+        return res['ok']
+    return join
+
+def until(cond, seconds=100):
+    end = time.time()+seconds
+    while not cond():
+        assert time.time() < end, 'it did not happen'
+        time.sleep(.005)
+
+@needs('distributed', 'pyarrow')
+def test_a_lost_worker_changes_nothing(cluster, tmp_path):
+    "Half-way through, one of two workers is killed: its part is made again, and the folder is byte for byte that of one process."
+    from captcha_fastai.pack import pack
+    from captcha_fastai.synth import SynthCaptcha
+    synth = SynthCaptcha('aAbBcC12', (2,5), (160,400), 'competition', seed=4)
+    join = in_thread(lambda: pack(tmp_path/'two', synth, n=240, of=24, dask=cluster.scheduler_address, progress=False))
+    until(lambda: len(list((tmp_path/'two').glob('*.arrow'))) > 4)
+    pids = [w.process.pid for w in cluster.workers.values()]
+    os.kill(pids[0], signal.SIGKILL)
+    made = len(list((tmp_path/'two').glob('*.arrow')))
+    packed = join()
+    assert made < 24, 'all was done before the worker was killed'
+    pack(tmp_path/'one', synth, n=240, of=24, progress=False)
+    assert contents(tmp_path/'two') == contents(tmp_path/'one')
+    assert packed.verify()[239] == synth[239]
+
+@needs('distributed', 'pyarrow')
+def test_folders_and_evaluations_on_a_cluster(cluster, tmp_path, capsys):
+    "Images and readings, too, are the same bytes, and so are those of several processes of this machine."
+    from captcha_fastai.all import CaptchaDataLoaders, CaptchaReader, SynthCaptcha, captcha_learner, evaluate, generate_folder, pack, set_seed
+    from captcha_fastai.synth_cli import main
+    synth = SynthCaptcha('01', 2, (32,48))
+    words = ['--chars', '01', '--length', '2', '--size', '32x48']
+    assert main(['folder', str(tmp_path/'two'), '-n', '300', '--dask', cluster.scheduler_address, *words]) == 0
+    assert '100% Completed' in capsys.readouterr().out
+    generate_folder(tmp_path/'one', 300, synth, progress=False)
+    assert contents(tmp_path/'two') == contents(tmp_path/'one')
+    pack(tmp_path/'packed', synth, n=120, of=4, progress=False)
+    set_seed(0)
+    CaptchaReader.from_learner(captcha_learner(CaptchaDataLoaders.from_packed(tmp_path/'packed', seed=0), arch_args=dict(body='small_resnet', hidden=8))).save(tmp_path/'reader')
+    evaluate(tmp_path/'e1', tmp_path/'reader', tmp_path/'packed', progress=False)
+    assert main(['evaluate', str(tmp_path/'e2'), str(tmp_path/'reader'), str(tmp_path/'packed'), '--dask', cluster.scheduler_address, '--quiet']) == 0
+    assert capsys.readouterr().out.startswith('accuracy ')
+    assert contents(tmp_path/'e2') == contents(tmp_path/'e1')
+
+@needs('distributed', 'pyarrow')
+def test_workers_must_draw_alike(cluster, tmp_path):
+    "A worker whose versions differ refuses, in a sentence that names it and the version."
+    from captcha_fastai.parts import run_on_dask
+    from captcha_fastai.synth import SynthCaptcha
+    with pytest.raises(ValueError, match='would not make the same as others: versions.pillow'):
+        run_on_dask(pow, (2,), [1], cluster.scheduler_address, same=(other_pillow, os.getpid()), progress=False)
+
+def other_pillow(pid): return dict(versions=dict(pillow='13.0.0' if os.getpid() == pid else '12.0.0'))
