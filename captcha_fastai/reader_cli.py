@@ -192,7 +192,7 @@ def read(argv=None): # Words of the command line
     "The command `captcha-read`: texts of images."
     return run_command(_read, _read_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #8367fe93
+# %% ../nbs/20a_reader_cli.ipynb #08e9a6f0
 def _submit_parser():
     p = _parser('captcha-submit', 'Fill in the sample of a submission: same columns, same order, same ids. Every id needs an image that can be opened.')
     a = p.add_argument

@@ -40,4 +40,4 @@ def test_the_judge_is_awake():
 def test_full_disk(tmp_path):
     res = reliability.disk(tmp_path)
     if res['kind'] is None: pytest.skip('no tmpfs can be mounted here')
-    assert res['warnings'] and 'No space left' in res['first'] and res['last_good'] == dict(epoch=0, batch=3) and res['files'] == ['fit-0.pth']
+    assert res['warnings'] and 'No space left' in res['first'] and res['last_good'] == dict(epoch=0, batch=3) and res['files'] == ['fit-0.ckpt']
