@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.tables import csv_line, read_table
-from captcha_fastai import reader_cli
+from captcha_fastai import reader_cli, synth_cli
+from captcha_fastai.cli import demo
 from common import load_json, results, save_json, where
 from malformed import kinds, malformed, picture, saved
 
@@ -154,9 +155,12 @@ def folders(n, home, ways, bad):
     def submit(ids):
         (home/'sample.csv').write_text('Id,Label\n' + ''.join(f'{o},\n' for o in ids)); (home/'out.csv').unlink(missing_ok=True)
         return call(reader_cli.submit, home/'reader', mixed, '--sample', home/'sample.csv', '-o', home/'out.csv')
-    status,_,err = submit(names); count('captcha-submit, bad ones among them', status == 1 and clear(err.strip()) and not (home/'out.csv').exists(), err)
+    status,_,err = submit(names); count('captcha-submit, bad ones among them', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'out.csv').exists(), err)
     status,_,err = submit(good); count('captcha-submit, good ones', status == 0 and [r[1] for r in read_table(home/'out.csv')[1]] == [texts[o][0] for o in good], err)
-    status,_,err = call(reader_cli.export, home/'reader', home/'small.onnx', '--quantize', mixed); count('captcha-export --quantize', status == 1 and clear(err.strip()) and not (home/'small.onnx').exists(), err)
+    status,_,err = call(reader_cli.export, home/'reader', home/'small.onnx', '--quantize', mixed); count('captcha-export --quantize', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'small.onnx').exists(), err)
+    status,_,err = call(demo, '--data', mixed, '--out', home/'demo.png', '--epochs', 1); count('captcha-demo --data', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'demo.png').exists(), err[-300:])
+    (mixed/'labels.csv').write_text(''.join(map(csv_line, [('file','label'), *names.items()])))
+    status,_,err = call(synth_cli.main, 'pack', home/'packed', '-n', n, '--source', mixed); count('captcha-synth pack --source', status == 1 and clear(err.strip().splitlines()[-1]), err[-300:]); (mixed/'labels.csv').unlink()
     for way,words,want in (('captcha-train', ['--epochs','1'], 1), ('captcha-train --skip-bad', ['--epochs','1','--skip-bad'], 0)):
         status,_,err = call(reader_cli.train, home/'all_here.csv', '-o', home/'trained', '--size', '32x80', *words) if table_here(home, mixed, names) else None
         count(way, status == want and (want == 0 or clear(err.strip().splitlines()[-1])) and (home/'trained'/'reader.json').exists() == (want == 0), err[-300:])
