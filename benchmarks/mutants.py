@@ -15,7 +15,9 @@ modules = { # module: notebooks and files of tests
     'metrics': (['11_metrics'], ['test_numbers.py']),
     'transfer': (['19_transfer'], []),
 }
-explained = {}
+explained = { # (module, words of the mutant): why nobody can see it
+    ('decode', 'line 83: parent * self.n_class + char -> parent * self.n_class - char'): 'any key that is another for each pair of parent and character will do',
+}
 
 _swap = {ast.Lt:ast.LtE, ast.LtE:ast.Lt, ast.Gt:ast.GtE, ast.GtE:ast.Gt, ast.Eq:ast.NotEq, ast.NotEq:ast.Eq, ast.In:ast.NotIn, ast.NotIn:ast.In, ast.Is:ast.IsNot, ast.IsNot:ast.Is,
          ast.Add:ast.Sub, ast.Sub:ast.Add, ast.Mult:ast.Add, ast.Div:ast.Mult, ast.FloorDiv:ast.Mult, ast.And:ast.Or, ast.Or:ast.And, ast.BitAnd:ast.BitOr, ast.BitOr:ast.BitAnd}

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.tables import csv_line, read_table
-from captcha_fastai import reader_cli
+from captcha_fastai import reader_cli, synth_cli
+from captcha_fastai.cli import demo
 from common import load_json, results, save_json, where
 from malformed import kinds, malformed, picture, saved
 
@@ -71,7 +72,7 @@ class Ways:
 
     def api(self, name, data):
         "The answer of the web API in the same form, or its error"
-        with at_most(60): r = self.client.post('/api/read', files=[('images', (name, data))])
+        with at_most(60): r = self.client.post('/api/read', files=[('images', (name, data))], data=dict(n_best='1')) # more would search, as `reader.read` does for more
         o = r.json()
         if r.status_code == 200: return o['readings'][0]['text'],o['readings'][0]['confidence']
         return o['error'] if 400 <= r.status_code < 500 else f'Traceback {r.status_code}'
@@ -154,9 +155,12 @@ def folders(n, home, ways, bad):
     def submit(ids):
         (home/'sample.csv').write_text('Id,Label\n' + ''.join(f'{o},\n' for o in ids)); (home/'out.csv').unlink(missing_ok=True)
         return call(reader_cli.submit, home/'reader', mixed, '--sample', home/'sample.csv', '-o', home/'out.csv')
-    status,_,err = submit(names); count('captcha-submit, bad ones among them', status == 1 and clear(err.strip()) and not (home/'out.csv').exists(), err)
+    status,_,err = submit(names); count('captcha-submit, bad ones among them', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'out.csv').exists(), err)
     status,_,err = submit(good); count('captcha-submit, good ones', status == 0 and [r[1] for r in read_table(home/'out.csv')[1]] == [texts[o][0] for o in good], err)
-    status,_,err = call(reader_cli.export, home/'reader', home/'small.onnx', '--quantize', mixed); count('captcha-export --quantize', status == 1 and clear(err.strip()) and not (home/'small.onnx').exists(), err)
+    status,_,err = call(reader_cli.export, home/'reader', home/'small.onnx', '--quantize', mixed); count('captcha-export --quantize', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'small.onnx').exists(), err)
+    status,_,err = call(demo, '--data', mixed, '--out', home/'demo.png', '--epochs', 1); count('captcha-demo --data', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'demo.png').exists(), err[-300:])
+    (mixed/'labels.csv').write_text(''.join(map(csv_line, [('file','label'), *names.items()])))
+    status,_,err = call(synth_cli.main, 'pack', home/'packed', '-n', n, '--source', mixed); count('captcha-synth pack --source', status == 1 and clear(err.strip().splitlines()[-1]), err[-300:]); (mixed/'labels.csv').unlink()
     for way,words,want in (('captcha-train', ['--epochs','1'], 1), ('captcha-train --skip-bad', ['--epochs','1','--skip-bad'], 0)):
         status,_,err = call(reader_cli.train, home/'all_here.csv', '-o', home/'trained', '--size', '32x80', *words) if table_here(home, mixed, names) else None
         count(way, status == want and (want == 0 or clear(err.strip().splitlines()[-1])) and (home/'trained'/'reader.json').exists() == (want == 0), err[-300:])
@@ -275,7 +279,7 @@ def command(folder):
     data = folder.parent/'captchas'
     if not data.exists(): generate_folder(data, 60, SynthCaptcha('0123', 3, (32,64), seed=2), progress=False)
     Resumable.__init__.__defaults__ = (0.,) # a checkpoint after every batch, so that kills meet many
-    return reader_cli.train([str(data), '-o', str(folder), '--epochs', '3', '--warm', '192', '--style', 'image_captcha', '--workers', '2', '--arch', 'dense_cnn', '--size', '40x80'])
+    return reader_cli.train([str(data), '-o', str(folder), '--epochs', '3', '--warm', '192', '--style', 'image_captcha', '--workers', '2', '--arch', 'dense_cnn', '--size', '48x96'])
 
 trainings = dict(online=online, command=command)
 
@@ -287,7 +291,7 @@ def start(kind, folder): return subprocess.Popen([sys.executable, __file__, '--c
 
 def finished(kind, folder): return (folder/('end.pth' if kind == 'online' else 'reader.json')).exists()
 
-def checkpoints(folder): return [*folder.rglob('fit-*.pth')]
+def checkpoints(folder): return [*folder.rglob('fit-*.ckpt')]
 
 def run_killed(kind, folder, kills, r, longest):
     "Kill at random moments, each while the training is under way, and start again until it ends; where the kills fell"
@@ -303,7 +307,7 @@ def run_killed(kind, folder, kills, r, longest):
             time.sleep(.002)
         err = p.stderr.read().decode(); p.stderr.close()
         if p.returncode == -signal.SIGKILL:
-            s = torch.load(max(checkpoints(folder), key=lambda f: f.stat().st_mtime_ns), weights_only=True)
+            s = read_checkpoint(max(checkpoints(folder), key=lambda f: f.stat().st_mtime_ns))
             fell.append(dict(fit=len(checkpoints(folder)), epoch=s['epoch'], batch=s['batch'], unfinished_file=any(o.name.endswith('.tmp') for o in folder.rglob('.*'))))
             print(kind, 'killed', fell[-1], flush=True)
         elif p.returncode: raise RuntimeError(err[-2000:])
@@ -324,7 +328,7 @@ def kills(home, n, which=('online','command')):
     for kind in which:
         whole,killed = home/f'{kind}-whole'/'t',home/f'{kind}-killed'/'t'
         for o in (whole,killed): o.mkdir(parents=True)
-        run_killed(kind, whole, 0, None, 0)
+        run_killed(kind, whole, 0, random.Random(0), 0)
         fell = run_killed(kind, killed, n, random.Random(f'kills {kind}'), 2.)
         rows.append(dict(training=kind, kills=len(fell), fell=fell, bit_identical=same(end_of(kind, whole), end_of(kind, killed))))
         print({k:v for k,v in rows[-1].items() if k != 'fell'}, flush=True)
@@ -357,7 +361,7 @@ def disk(home):
             warnings.simplefilter('always')
             learn.fit(1, cbs=[Fill, Resumable(home/'disk'/'run', every=0)])
         told = [str(w.message) for w in ws if 'checkpoint' in str(w.message)]
-        s = torch.load(home/'disk'/'run'/'fit-0.pth', weights_only=True)
+        s = read_checkpoint(home/'disk'/'run'/'fit-0.ckpt')
         (home/'disk'/'other').unlink()
         left = [o.name for o in (home/'disk'/'run').iterdir()]
         return dict(kind=kind, warnings=len(told), first=told[0].replace(str(home), '…'), last_good=dict(epoch=s['epoch'], batch=s['batch']), files=left)

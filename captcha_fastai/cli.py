@@ -20,7 +20,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         none = action.default is None or action.default is False or action.default == []
         return action.help if none or '(default:' in action.help else super()._get_help_string(action)
 
-# %% ../nbs/20_cli.ipynb #7daf1a98
+# %% ../nbs/20_cli.ipynb #2fc817c3
 def run_command(
     f, # A function of the parsed arguments
     parser:argparse.ArgumentParser, # Gets the option `--debug`
@@ -29,15 +29,16 @@ def run_command(
     "Parse, run, and turn an error into a sentence."
     parser.add_argument('--debug', action='store_true', help='show the stack trace of an error')
     args = parser.parse_args(argv)
-    try:
-        with warnings.catch_warnings():
-            if not args.debug: warnings.showwarning = lambda message, *_: print(f'{parser.prog}: {message}', file=sys.stderr)
-            return f(args) or 0
-    except KeyboardInterrupt: return print('stopped', file=sys.stderr) or 130
-    except Exception as e:
-        if args.debug: raise
-        print(f'{parser.prog}: {_sentence(e)}', file=sys.stderr)
-        return 1
+    say = lambda message, *_, **__: print(f'{parser.prog}: {message}', file=sys.stderr)
+    with warnings.catch_warnings():
+        if not args.debug: warnings.showwarning = say # without the line of code that has given it
+        warnings.filterwarnings('ignore', module='PIL') # what is wrong with an image is said by ImageError
+        try: return f(args) or 0
+        except KeyboardInterrupt: return print('stopped', file=sys.stderr) or 130
+        except Exception as e:
+            if args.debug: raise
+            say(_sentence(e))
+            return 1
 
 def _sentence(e):
     "The error in words, also where the operating system has said it in its own"

@@ -12,7 +12,7 @@ from fastai.callback.tracker import *
 from .folder import _differ,sweep_unfinished,write_whole
 
 # %% auto #0
-__all__ = ['StoppedTraining', 'Resumable']
+__all__ = ['StoppedTraining', 'read_checkpoint', 'Resumable']
 
 # %% ../nbs/12a_resumable.ipynb #9546a718
 @contextmanager
@@ -114,16 +114,25 @@ def _about(learn):
     return _plain(dict(epochs=learn.n_epoch, batches=len(dl), batch_size=dl.bs, samples=dl.n, data=_digest([getattr(tfm, 'synth', ''), *items]),
                        model=_digest(f'{k} {tuple(v.shape)}' for k,v in learn.model.state_dict().items()), **rates))
 
-# %% ../nbs/12a_resumable.ipynb #0aea15c1
+# %% ../nbs/12a_resumable.ipynb #b14ff1ed
 class StoppedTraining(RuntimeError):
     "A training that can't go on. The message says why, and what is left."
     def __init__(self, words): super().__init__(words); self.words = words
     def __str__(self): return self.words # fastai writes more into `args`
 
-def _read_checkpoint(file):
-    try: return torch.load(file, map_location='cpu', weights_only=True)
-    except Exception as e: raise StoppedTraining(f'The checkpoint {str(file)!r} is damaged ({(str(e).splitlines() or [type(e).__name__])[0][:80]}); delete it to begin again.') from None
+def _checkpoint_bytes(s): torch.save(s, b := io.BytesIO()); return hashlib.sha256(b.getbuffer()).digest() + b.getbuffer() # torch.load notices few flipped bits
 
+def read_checkpoint(
+    file, # As `Resumable` has written it
+) -> dict:
+    "What is in a checkpoint, on the CPU; nothing is run. `StoppedTraining` if it is damaged."
+    data = Path(file).read_bytes()
+    try:
+        if hashlib.sha256(data[32:]).digest() == data[:32]: return torch.load(io.BytesIO(data[32:]), map_location='cpu', weights_only=True)
+    except Exception: pass # a file that was made to look like one
+    raise StoppedTraining(f'The checkpoint {str(file)!r} is damaged; delete it to begin again.')
+
+# %% ../nbs/12a_resumable.ipynb #990d5d34
 class Resumable(Callback):
     "Keeps what a training needs to go on in `folder`, and goes on from there. One process writes; each `fit` has a file of its own, so a script may have several."
     order = 90 # after everything that a checkpoint has to hold
@@ -136,9 +145,9 @@ class Resumable(Callback):
         if not self.learn.lock.locked(): return super().__call__(event_name) # locked: a validation or prediction, which has the same events
 
     @property
-    def file(self): return self.folder/f'fit-{self.fits}.pth'
+    def file(self): return self.folder/f'fit-{self.fits}.ckpt'
 
-# %% ../nbs/12a_resumable.ipynb #357124ac
+# %% ../nbs/12a_resumable.ipynb #91495d09
 @patch
 def write(self:Resumable, epoch, batch, done=False):
     "Write the checkpoint of the moment after `batch` batches of `epoch`."
@@ -146,7 +155,7 @@ def write(self:Resumable, epoch, batch, done=False):
     bad = next((n for n,p in self.learn.model.named_parameters() if not torch.isfinite(p).all()), None)
     if bad: self.stop(f'The parameter {bad!r} is no longer finite')
     at = dict(epoch=epoch, batch=batch, done=done, seed=self.seed, about=self.about, passes=self.passes if batch else getattr(self.dls.train, 'passes', None))
-    try: write_whole(self.file, _bytes(_plain({**at, **_snapshot(self.learn)})), sync=True)
+    try: write_whole(self.file, _checkpoint_bytes(_plain({**at, **_snapshot(self.learn)})), sync=True)
     except OSError as e:
         why = f"The checkpoint of {_words(at)} can't be written to {str(self.folder)!r} ({e.strerror or e})."
         if self.at is None: raise StoppedTraining(f'{why} Make room, or name another folder.') from None
@@ -154,28 +163,28 @@ def write(self:Resumable, epoch, batch, done=False):
     else: self.at = at
     self.last = time.monotonic()
 
-def _bytes(o): torch.save(o, b := io.BytesIO()); return b.getbuffer()
-
 def _words(at): return f"epoch {at['epoch']}, batch {at['batch']}"
 
-# %% ../nbs/12a_resumable.ipynb #7291d73d
+# %% ../nbs/12a_resumable.ipynb #a771a453
 @patch
 def restore(self:Resumable, learn):
     "Put `learn` back to where the last good checkpoint was written, as after Ctrl-C."
-    s = _read_checkpoint(self.file)
+    s = read_checkpoint(self.file)
     _put_back(learn, s)
     return s
 
 @patch
 def stop(self:Resumable, what):
+    if self.at is None: raise StoppedTraining(f'{what} before the training has begun; build the model anew, or load other weights.')
     where,lr = _words(dict(epoch=self.epoch, batch=self.iter)),max(h['lr'] for h in self.opt.hypers)
     self.restore(self.learn)
     raise StoppedTraining(f'{what} in {where} at a learning rate of {lr:.2g}, so the training has stopped. The learner is back at the last good checkpoint, that of {_words(self.at)} in {str(self.file)!r}. '
                           'A lower learning rate in another folder may help; so may a look at the images and labels.')
 
-# %% ../nbs/12a_resumable.ipynb #deb331e7
+# %% ../nbs/12a_resumable.ipynb #d1d49347
 @patch
 def before_fit(self:Resumable):
+    if not isinstance(self.dls.train, DataLoader): raise StoppedTraining("Only fastai's DataLoaders can be gone on with in the middle; wrap the data in one.")
     self.about,self.at,self.passes,self.asleep = _about(self.learn),None,None,[]
     try: self.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise StoppedTraining(f"The folder {str(self.folder)!r} can't be made ({e.strerror}); name another one for the checkpoints.") from None
@@ -183,7 +192,7 @@ def before_fit(self:Resumable):
     if not self.file.exists():
         self.seed = torch.randint(2**62, ()).item()
         return self.write(0, 0)
-    self._go_on(_read_checkpoint(self.file))
+    self._go_on(read_checkpoint(self.file))
 
 @patch
 def _go_on(self:Resumable, s):
@@ -193,10 +202,10 @@ def _go_on(self:Resumable, s):
     self.at,self.seed,self.state,self.last = {k:s[k] for k in ('epoch','batch','done')},s['seed'],s,time.monotonic()
     if s['passes'] is not None: self.dls.train.passes = s['passes']
     if self.logger is not noop: print(f"{str(self.file)!r}: {'this training is finished' if s['done'] else 'going on from ' + _words(s)}")
-    for i,row in enumerate(s['recorder']['values']): self.logger([i, *row, 'before'])
+    for i,row in enumerate(s['recorder']['values']): self.logger([i, *row, *['before']*self.recorder.add_time])
     if s['done']: raise CancelFitException()
     if s['epoch']:
-        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run and not isinstance(cb, ProgressCallback)] # a bar must not jump
         for cb in self.asleep: cb.run = False
 
 @patch

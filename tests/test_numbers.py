@@ -131,7 +131,7 @@ def test_resume_at_any_step(every, opt, tmp_path):
     whole = train(tmp_path/'whole', every, opt=opt)
     for step in range(12):
         with suppress(KeyboardInterrupt): train(tmp_path/str(step), every, step, opt)
-        assert (tmp_path/str(step)/'fit-0.pth').exists()
+        assert (tmp_path/str(step)/'fit-0.ckpt').exists()
         learn = train(tmp_path/str(step), every, opt=opt)
         assert all(torch.equal(a, b) for a,b in zip(whole.model.state_dict().values(), learn.model.state_dict().values())), step
         assert learn.recorder.values == whole.recorder.values and learn.recorder.losses == whole.recorder.losses and learn.recorder.lrs == whole.recorder.lrs
