@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #67e2063d
+# %% ../nbs/90_all.ipynb #5547451c
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -19,6 +19,7 @@ from .heads import *
 from .models import *
 from .vgg import *
 from .systems import *
+from .base import *
 from .weights import *
 from .check import *
 from .augment import *
