@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #0dae9a6d
+# %% ../nbs/90_all.ipynb #d734e368
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -20,6 +20,7 @@ from .heads import *
 from .models import *
 from .vgg import *
 from .systems import *
+from .base import *
 from .weights import *
 from .check import *
 from .augment import *

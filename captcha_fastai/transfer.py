@@ -43,7 +43,7 @@ def save_weights(self:CaptchaLearner,
     if with_opt and self.opt is None: raise ValueError('This learner has not been trained, so its optimizer has no state; save without `with_opt=True`.')
     return write_weights(path, Weights(self.model.state_dict(), _note(self), _opt_tensors(self) if with_opt else {}))
 
-# %% ../nbs/19_transfer.ipynb #764c7117
+# %% ../nbs/19_transfer.ipynb #d583040b
 def _use_stats(learn, meta):
     "Normalise as the file says, where `captcha_learner` has chosen the numbers"
     for dl in learn.dls.loaders:
@@ -67,12 +67,13 @@ def _load_opt(learn, tensors, kept):
 
 @patch
 def load_weights(self:CaptchaLearner,
-    path, # A file of `save_weights`
+    path, # A file of `save_weights`, or `Weights`
     skip=(), # Parts of the model that stay fresh, such as 'head'
     with_opt:bool=False, # Take over the optimizer's state of the parameters that are unchanged?
 ) -> Fitted: # What was kept, moved, and is new
     "Load weights, the rows of classes and places by character and place; a `ValueError` lists every parameter that does not fit."
-    weights = read_weights(path)
+    weights = path if isinstance(path, Weights) else read_weights(path)
+    if weights is path: path = weights.meta.get('arch')
     if with_opt and not weights.opt: raise ValueError(f'{str(path)!r} has no state of an optimizer; save it with `with_opt=True`.')
     res = fit_weights(self.model, weights, self.vocab, self.dls.max_len, skip)
     _use_stats(self, weights.meta)

@@ -6,7 +6,7 @@ import pytest
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
-lower = 'vocab tables ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth folder parts pack evaluate synth_cli preprocess background check heads models systems vgg weights recipes results plan cli ctc_plots pictures reader_file reading inference onnx_reader onnx_export reader_cli serve_guard serve_page serve serve_cli'.split() # layers that must not need fastai
+lower = 'vocab tables ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth folder parts pack evaluate synth_cli preprocess background check heads models systems vgg base weights recipes results plan cli ctc_plots pictures reader_file reading inference onnx_reader onnx_export reader_cli serve_guard serve_page serve serve_cli'.split() # layers that must not need fastai
 
 def python(code):
     "What a fresh interpreter prints"
