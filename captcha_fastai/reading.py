@@ -40,7 +40,7 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #2db8ed27
+# %% ../nbs/17a_reading.ipynb #1ff1318f
 def _is_one(x):
     "One image, not many? A tensor is one too, since none can be read."
     if isinstance(x, np.ndarray): return x.ndim < 4 and x.dtype.kind not in 'OUS' # arrays of paths are lists
@@ -102,7 +102,7 @@ class BaseReader:
     def _warn_length(self, length):
         "Once for each length that no text in training had"
         known = self.info.get('lengths')
-        if not known or length is None or length in known or length in self._told: return
+        if not known or not isinstance(length, int) or length in known or length in self._told: return
         self._told.add(length)
         had = f'{known[0]} to {known[-1]}' if len(known) > 2 and known == list(range(known[0], known[-1]+1)) else ' or '.join(map(str, known))
         warnings.warn(f'This reader has learnt from texts of {had} characters and never saw one of {length}; what it reads with length={length} may be wrong.', stacklevel=3)

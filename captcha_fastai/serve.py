@@ -76,7 +76,7 @@ def form_options(
         if k not in _parsers: raise HTTPException(400, f"There is no field {k[:40]!r} with text; there are {', '.join(_parsers)}, and images as files.")
     return {k:_parsers[k](v, vocab) for k,v in fields}
 
-# %% ../nbs/18_serve.ipynb #0ebd5484
+# %% ../nbs/18_serve.ipynb #158dcb8a
 def _answer(name, r): return dict(file=name, text=r.text, confidence=float(r.confidence), answered=bool(r.answered), error=None,
     alternatives=[dict(text=t, confidence=float(c)) for t,c in r.alternatives if t != r.text])
 
@@ -96,14 +96,14 @@ def read_images(
     for i,r in zip(todo, reader.read([files[i][1] for i in todo], **options) if todo else ()):
         name = files[i][0]
         out[i] = _failed(name, f"'{name}' is damaged and can't be read.") if r.error else _answer(name, r)
-        if heat and not r.error: out[i]['heat'] = heat_rows(r.log_probs, reader.vocab.itos)
+        if getattr(r, 'log_probs', None) is not None: out[i]['heat'] = heat_rows(r.log_probs, reader.vocab.itos)
     return out
 
-# %% ../nbs/18_serve.ipynb #525eeee1
+# %% ../nbs/18_serve.ipynb #f64c6c97
 class ReadService:
     "Reads the images of requests, few at a time."
     def __init__(self,
-        reader, # Has `read`, `vocab`, `head` and `size`
+        reader, # Has `read`, `vocab`, `head` and `size`; for heat maps, `read(keep=True)` gives `log_probs` to each reading
         max_images:int=32, # In a request
         max_bytes:int=8_000_000, # Of a request
         max_pixels:int=4_000_000, # Of an image
