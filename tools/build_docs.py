@@ -43,7 +43,7 @@ def relink(text, src, page, names, cfg, anchors):
         elif file.exists(): new = f'{cfg.git_url}/blob/{cfg.branch}/{file.relative_to(root).as_posix()}'
         else: new = url
         return start + new + (f'#{tag}' if tag else '')
-    return re.sub(_link, fix, text)
+    return re.sub(_link, fix, text.replace('#LNone)', ')')) # a line that nbdev has not found
 
 # pictures
 def plain(md):
