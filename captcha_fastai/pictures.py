@@ -20,7 +20,7 @@ from .synth import SynthCaptcha
 __all__ = ['plot_progress', 'plot_readings', 'cells_of', 'receptive_field', 'plot_cells', 'evidence', 'plot_evidence',
            'plot_rows', 'plot_styles']
 
-# %% ../nbs/13c_pictures.ipynb #d45990f8
+# %% ../nbs/13c_pictures.ipynb #a13a432e
 def _named(learners):
     "Learners by name; a single one goes by that of its architecture"
     if isinstance(learners, dict): return learners
@@ -40,6 +40,7 @@ def plot_progress(
         axs[0].plot(xs, values[:,0], **look(name, i) | dict(lw=.8)); axs[0].plot(xs, values[:,1], **look(name, i), label=name)
         if 'captcha_accuracy' in names: axs[1].plot(xs, 100*values[:,names.index('captcha_accuracy')], **look(name, i), label=name)
     axs[0].set(xlabel='epoch', ylabel='loss'); axs[1].set(xlabel='epoch', ylabel='captchas read, %', ylim=(-3,103))
+    for ax in axs: ax.xaxis.get_major_locator().set_params(integer=True)
     axs[1].legend(fontsize=8)
     return axs
 
@@ -100,7 +101,7 @@ def receptive_field(
     g = g[0].abs().sum(0).cpu().numpy()
     return g/max(g.max(), 1e-12)
 
-# %% ../nbs/13c_pictures.ipynb #5e929bd4
+# %% ../nbs/13c_pictures.ipynb #7943d9c9
 def plot_cells(
     learners, # One, a list, or a dict by name
     image, # A Pillow image, a path, an array or bytes
@@ -115,6 +116,8 @@ def plot_cells(
         ax.imshow(_pixels(image, 'L'), cmap='gray', vmin=-255, extent=(0,w,h,0), aspect='auto')
         field = receptive_field(learn.model, x)
         ax.imshow(field**.35, cmap='Oranges', alpha=.8*field**.35, extent=(0,w,h,0), aspect='auto')
+        (top,left),(bottom,right) = (f(np.argwhere(field > 1e-4), axis=0) for f in (np.min, np.max)) # all that acts on the cell
+        ax.add_patch(plt.Rectangle((left, top), right-left+1, bottom-top+1, fill=False, color='#c44e00', ls='--', lw=1))
         ax.hlines(np.linspace(0,h,rows+1), 0, w, color='#16324f', lw=.8); ax.vlines(np.linspace(0,w,cols+1), 0, h, color='#16324f', lw=.8)
         ax.set(xticks=[], yticks=[], xlim=(-1,w+1), ylim=(h+1,-1))
         ax.set_title(f'{name}: ' + ('one cell' if rows*cols == 1 else f'{cols} columns' if rows == 1 else f'{rows} × {cols} cells'), fontsize=9)
