@@ -51,6 +51,15 @@ class CaptchaLearner(Learner):
     @property
     def head(self): return self.loss_func.head
 
+    def validation_context(self, cbs=None, inner=False): return ContextManagers([self._kept_curves(), super().validation_context(cbs, inner)])
+
+    @contextlib.contextmanager
+    def _kept_curves(self):
+        "What the last training has recorded stays when something is read; fastai's learners start anew"
+        kept = {k: getattr(self.recorder, k) for k in ('lrs','iters','losses','values') if hasattr(self, 'recorder') and hasattr(self.recorder, k)}
+        try: yield
+        finally: [setattr(self.recorder, k, v) for k,v in kept.items()]
+
     def log_probs(self, 
         items, # Paths, arrays, bytes or Pillow images
         bs:int=64, # Batch size

@@ -19,6 +19,7 @@ class CaptchaMetric(Metric):
     "The ratio of the sums of `func(pred, targ)`'s two answers, over all batches."
     def __init__(self, func): # Ids `(N, L)` and `(N, M)` padded with 0 -> two arrays `(N,)`: numerators, denominators
         self.func,self.__doc__ = func,func.__doc__
+        self.__name__,self.__qualname__,self.__module__ = func.__name__,func.__qualname__,func.__module__ # what docs know it by
         self.reset()
     def reset(self): self.num,self.den = 0,0
     def accumulate(self, learn):

@@ -26,7 +26,7 @@ _link = re.compile(r'(\]\(|src="|href=")([^)\s"]+)')
 
 def place(page, tag, anchors):
     "The address of a name: its own heading, else that of its class, else its page"
-    own = next((o for o in (tag, tag.split('.')[0]) if o in anchors[page]), '')
+    own = next((o for o in (tag, tag.split('.')[0]) if o in anchors.get(page, ())), '')
     return f'{page}#{own}' if own else page
 
 def relink(text, src, page, names, cfg, anchors):
@@ -35,7 +35,7 @@ def relink(text, src, page, names, cfg, anchors):
     up = '../'*(page.count('/'))
     def fix(m):
         start,(url,tag) = m.group(1),urldefrag(m.group(2))
-        if url.startswith(home): return f'{start}{up}{place(url[len(home):], tag, anchors)}' # nbdev's doc links
+        if url.startswith(home) and url != home: return f'{start}{up}{place(url[len(home):], tag, anchors)}' # nbdev's doc links
         if not url or ':' in url.split('/')[0]: return m.group(0)
         file = (src.parent/url).resolve()
         if file in names: new = up + names[file]
@@ -43,13 +43,13 @@ def relink(text, src, page, names, cfg, anchors):
         elif file.exists(): new = f'{cfg.git_url}/blob/{cfg.branch}/{file.relative_to(root).as_posix()}'
         else: new = url
         return start + new + (f'#{tag}' if tag else '')
-    return re.sub(_link, fix, text)
+    return re.sub(_link, fix, text.replace('#LNone)', ')')) # a line that nbdev has not found
 
 # pictures
 def plain(md):
     "The last sentence of a Markdown text, without its marks"
-    text = re.sub(r'```.*?```', '', md, flags=re.S)
-    paras = [re.sub(r'\s+', ' ', o).strip(' #') for o in re.split(r'\n\s*\n|\n(?=#)', text) if o.strip() and not o.lstrip().startswith(('|', '- ', ':::', '<!--', '---'))]
+    text = re.sub(r'^#.*$', '', re.sub(r'```.*?```', '', md, flags=re.S), flags=re.M)
+    paras = [re.sub(r'\s+', ' ', o).strip() for o in re.split(r'\n\s*\n', text) if o.strip() and not o.lstrip().startswith(('|', '- ', ':::', '<!--', '---'))]
     text = re.sub(r'\[([^\]]*)\]\([^)]*\)', r'\1', paras[-1]) if paras else ''
     return re.split(r'(?<=[.!?])\s+(?=[A-Z])', re.sub(r'[*`]', '', text))[-1].rstrip(':').strip()
 
@@ -61,16 +61,16 @@ def drawn_by(source, docs):
         if name in docs: return docs[name]
 
 def add_alts(cells, docs):
-    "Each picture that has no `fig-alt` of its own gets the heading, the sentence before it, and what its function says."
+    "Each picture that has no `fig-alt` of its own gets what its function says of itself, the heading, and the sentence before it."
     head,before = '',''
     for c in cells:
         source = c['source'] = ''.join(c['source'])
         if c['cell_type'] == 'markdown' and source.strip() and not source.startswith(('<!--', ':::')):
             head = (re.findall(r'^#+ +([^{\n]+)', source, re.M) or [head])[-1].strip(' `')
-            before = plain(source) or before
+            before = plain(source)
         elif c['cell_type'] == 'code' and has_picture(c) and '#| fig-alt' not in source:
-            said = [o.rstrip('.') for o in dict.fromkeys((head, before, drawn_by(source, docs))) if o]
-            c['source'] = f'#| fig-alt: {json.dumps(". ".join(said)+".", ensure_ascii=False)}\n{source}'
+            words = [o.rstrip('.?!:') for o in dict.fromkeys((drawn_by(source, docs), head, before)) if o]
+            c['source'] = f'#| fig-alt: {json.dumps(". ".join(words)+".", ensure_ascii=False)}\n{source}'
     return cells
 
 # the names of the library
