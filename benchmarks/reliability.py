@@ -369,7 +369,7 @@ def disk(home):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('campaigns', nargs='*', default=['images','names','tables','kills','disk'])
-    p.add_argument('--n', type=int, default=1120); p.add_argument('--kills', type=int, default=10); p.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
+    p.add_argument('--n', type=int, default=1120); p.add_argument('--kills', type=int, default=10); p.add_argument('--trainings', nargs='*', default=list(trainings), help='those to kill (default: %(default)s)'); p.add_argument('--child', nargs=2, help=argparse.SUPPRESS)
     args = p.parse_args()
     if args.child: return child(*args.child)
     torch.set_num_threads(1)
@@ -378,7 +378,8 @@ def main():
         start_ = time.time()
         with tempfile.TemporaryDirectory() as tmp:
             home = Path(tmp)
-            new = dict(images=lambda: images(args.n, home), names=lambda: names(home), tables=lambda: tables(400, home), kills=lambda: dict(rows=kills(home, args.kills)), disk=lambda: disk(home))[c]()
+            new = dict(images=lambda: images(args.n, home), names=lambda: names(home), tables=lambda: tables(400, home), kills=lambda: dict(rows=kills(home, args.kills, args.trainings)), disk=lambda: disk(home))[c]()
+        if c == 'kills': new['rows'] += [o for o in load_json(file, {}).get(c, {}).get('rows', []) if o['training'] not in args.trainings]
         save_json(file, {**load_json(file, {}), c: dict(new, minutes=round((time.time()-start_)/60, 1), **where('pillow'))})
         print(c, {k:v for k,v in new.items() if k not in ('kinds','rows')}, flush=True)
 

@@ -54,9 +54,19 @@ def mutants_table(path=None) -> Markdown: # `path` as in `load_results`
     except FileNotFoundError: rows = []
     return markdown_table(pd.DataFrame([{'module': r['module'], 'mutants': r['n'], 'of all possible': r['possible'], 'killed': r['killed'], 'survived': len(r['survived'])} for r in rows], columns=['module','mutants','of all possible','killed','survived']))
 
-# %% ../nbs/16b_reliability.ipynb #e4e3d18a
+# %% ../nbs/16b_reliability.ipynb #d558d2d3
 def service_table(path=None) -> Markdown: # `path` as in `load_results`
-    "The figures of the service under load; an empty table if it has not been measured."
+    "What the service under load was asked, how often, and what it did; an empty table if that has not been measured."
     try: r = load_results('serve_load', path)
-    except FileNotFoundError: r = {}
-    return markdown_table(pd.DataFrame([{'figure': k.replace('_', ' '), 'value': v} for k,v in r.items() if isinstance(v, (int,float,str)) and k not in ('commit','date','uncommitted')], columns=['figure','value']))
+    except FileNotFoundError: r = None
+    rows = []
+    add = lambda what, often, happened, wrong: rows.append({'tried': what, 'how often': often, 'what happened': happened, 'wrong': wrong})
+    if r:
+        m,s = r['memory_mb'],r['stop']
+        add(f"good uploads of {r['clients']} clients, {r['seconds']:g} seconds", f"{r['good']:,}", f"{r['right']:,} answered right", r['good']-r['right'])
+        add('bad uploads among them', f"{r['bad']:,}", f"{r['refused']:,} refused by a 4xx", r['bad']-r['refused'])
+        add('requests a second; median and 99th percentile of the answer', f"{r['requests']:,}", f"{r['per_second']}; {r['p50_ms']:,} ms and {r['p99_ms']:,} ms", '–')
+        add('memory after the warm-up and at the end', '–', f"{m['after_warm_up']:,} MB and {m['at_end']:,} MB ({m['growth_percent']:+} %)", '–')
+        for o in r['trouble']: add(o['what'], 1, 'no answer' if o['status'] is None else f"status {o['status']}", int(not o['ok']))
+        add('SIGTERM while requests are under way', s['in_flight'], f"{s['answered_right']} answered right, then exit status {s['exit_status']}", s['in_flight']-s['answered_right'])
+    return markdown_table(pd.DataFrame(rows, columns=['tried','how often','what happened','wrong']))

@@ -80,3 +80,10 @@ def test_data_path_stays_outside():
     files = subprocess.run(['git', 'ls-files'], cwd=root, capture_output=True, text=True).stdout.split()
     for f in set(files) - {'.ci/run', 'tests/test_project.py'}:
         assert b'shared/data' not in (root/f).read_bytes(), f
+
+def test_the_oldest_versions_are_the_lower_bounds():
+    "What CI installs as the oldest is what settings.ini allows."
+    cfg = ConfigParser(delimiters=['=']); cfg.read(root/'settings.ini')
+    bounds = dict(re.findall(r'^(fastai|torch|captcha)>=([\d.]+)$', cfg['DEFAULT']['requirements'], re.M))
+    pinned = dict(re.findall(r'^([\w-]+)==([\d.]+)$', (root/'.ci'/'oldest.txt').read_text(), re.M))
+    assert pinned.keys() == bounds.keys() and all(f'{v}.0.0'.startswith(f'{bounds[k]}.') for k,v in pinned.items())
