@@ -173,7 +173,7 @@ def from_folder(cls:CaptchaDataLoaders,
     files,labels = _listed(path, files) if label_func is None else (files,_labels_of(files, label_func))
     return cls.from_lists(path, files, labels, valid_pct=valid_pct, seed=seed, **kwargs)
 
-# %% ../nbs/09_data.ipynb #3465e0ab
+# %% ../nbs/09_data.ipynb #cf643dc3
 def _row_files(df, fn_col, folder, suff):
     names = df.apply(fn_col, axis=1) if callable(fn_col) else df[fn_col] if isinstance(fn_col, str) else df.iloc[:,fn_col]
     return [Path(folder)/f'{o}{suff}' for o in names]
@@ -233,8 +233,9 @@ def from_csv(cls:CaptchaDataLoaders,
     csv = Path(path)/csv_fname
     if not csv.is_file(): raise FileNotFoundError(f'There is no table {str(csv)!r}; name it with `csv_fname=`.')
     header,rows = read_table(csv, delimiter)
-    dls = cls.from_df(pd.DataFrame(rows, columns=header, dtype=str), path=path, **kwargs)
-    _warn_unlisted(dls.tfm.files, csv)
+    df = pd.DataFrame(rows, columns=header, dtype=str)
+    dls = cls.from_df(df, path=path, **kwargs)
+    _warn_unlisted(_row_files(df, kwargs.get('fn_col', 0), Path(path)/kwargs.get('folder', ''), kwargs.get('suff', '')), csv)
     return dls
 
 # %% ../nbs/09_data.ipynb #b99a2338

@@ -17,7 +17,7 @@ from .reading import *
 # %% auto #0
 __all__ = ['most_memory', 'metadata_key', 'OnnxReader']
 
-# %% ../nbs/17c_onnx_reader.ipynb #4824c9c0
+# %% ../nbs/17c_onnx_reader.ipynb #a960d80d
 most_memory = 2**32 # bytes, of all ONNX readers of a process
 
 @lru_cache
@@ -28,6 +28,8 @@ def _bounded(ort):
     except Exception: return False
     return True
 
+def _first_line(e): return (str(e).splitlines() or [type(e).__name__])[0][:200]
+
 def _session(data, path, threads):
     try: import onnxruntime as ort
     except ImportError: raise ImportError('ONNX files are read with onnxruntime; `pip install onnxruntime`.') from None
@@ -36,9 +38,9 @@ def _session(data, path, threads):
     if _bounded(ort): options.add_session_config_entry('session.use_env_allocators', '1')
     if threads: options.intra_op_num_threads = threads
     try: return ort.InferenceSession(data, options, providers=['CPUExecutionProvider'])
-    except Exception as e: raise ReaderError(f"{str(path)!r} can't be read as an ONNX file ({str(e).splitlines()[0][:200]}); export it again.") from None
+    except Exception as e: raise ReaderError(f"{str(path)!r} can't be read as an ONNX file ({_first_line(e)}); export it again.") from None
 
-# %% ../nbs/17c_onnx_reader.ipynb #693ee3c5
+# %% ../nbs/17c_onnx_reader.ipynb #3cb2c490
 metadata_key = 'captcha_fastai'
 
 class OnnxReader(BaseReader):
@@ -66,7 +68,7 @@ class OnnxReader(BaseReader):
     def _forward(self, x):
         try: out, = self.session.run(None, {'image':self._net_input(x)})
         except Exception as e:
-            why = 'it wants more memory than readers may have' if 'llocate' in str(e) or 'memory' in str(e) else str(e).splitlines()[0][:200]
+            why = 'it wants more memory than readers may have' if any(o in str(e) for o in ('llocate','Available memory')) else _first_line(e)
             raise ReaderError(f"The graph in {str(self.path)!r} can't be run on {len(x)} images ({why}); give fewer at a time, or don't trust whoever it comes from.") from None
         if out.ndim != 3 or out.shape[::2] != (len(x), len(self.vocab)): raise ReaderError(f'The graph in {str(self.path)!r} answers {len(x)} images with the shape {out.shape}, which is not what its metadata say; export it again.')
         return out

@@ -31,7 +31,7 @@ _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
 _count = _checked(int, lambda v: 0 <= v <= 1000, 'a number of processes')
 _size = _checked(lambda s: tuple(map(int, s.lower().split('x'))), lambda v: len(v) == 2 and min(v) > 0, 'HEIGHTxWIDTH, such as 50x200')
 
-# %% ../nbs/20a_reader_cli.ipynb #8ef71b48
+# %% ../nbs/20a_reader_cli.ipynb #e3b11a05
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
@@ -48,7 +48,7 @@ def _train_parser():
     a('--chars', help='the alphabet (default: that of the labels)')
     a('--warm', type=_positive, metavar='N', help='learn from N drawn captchas first; for a few hundred images, and for crnn')
     a('--style', default='mixed', help='the style of those; see `captcha-synth styles`')
-    a('--workers', type=_count, help='processes that load and draw images (default: none, and one for each core with a GPU)')
+    a('--workers', type=_count, help='processes that load images (default: none, and one for each core with a GPU), and that draw those of --warm (default: none)')
     a('--skip-bad', action='store_true', help='leave images out that cannot be opened, and say which, instead of stopping')
     a('--seed', type=int, default=0, help='same seed, same result')
     return p
@@ -100,15 +100,18 @@ def _save_curve(path, learn):
 def _fit(args, dls):
     "A trained learner; and whether Ctrl-C has ended its training, which then is as the last checkpoint has it"
     from captcha_fastai.all import Resumable
+    from captcha_fastai.inference import learner_info
+    from captcha_fastai.reader_file import check_info
     resumable = Resumable(args.out/'training')
     learn = _learner(args, dls)
+    check_info(learner_info(learn), 'what has been asked for') # better found out before the training than after it
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
             learn.fit_one_cycle(args.epochs, args.lr, cbs=resumable)
     except KeyboardInterrupt:
-        if not resumable.at: raise # nothing has been learnt
-        resumable.restore(learn)
+        if not resumable.learnt: raise # and a reader that lies there stays
+        if resumable.file.exists(): resumable.restore(learn) # else the warm start has just ended
         return learn, True
     return learn, False
 

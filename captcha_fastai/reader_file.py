@@ -106,7 +106,7 @@ def info_head(
         return head_types[info['head']](vocab, d)
     except (TypeError,ValueError) as e: raise ReaderError(f'{where}, decoder: {e}') from None
 
-# %% ../nbs/17_reader_file.ipynb #c82ac6ad
+# %% ../nbs/17_reader_file.ipynb #3cd53a87
 json_name,weights_name = 'reader.json','model.safetensors'
 
 def _new_name(info): return f"model-{info['weights']['sha256'][:16]}.safetensors"
@@ -129,7 +129,7 @@ def _write_reader(folder, info, weights):
     write_whole(folder/_new_name(info), weights)
     write_whole(folder/json_name, (json.dumps(info, indent=1)+'\n').encode())
     os.replace(folder/_new_name(info), folder/weights_name)
-    for o in folder.glob('model-'+'[0-9a-f]'*16+'.safetensors'): o.unlink() # of a replacement that was stopped
+    for o in folder.glob('model-'+'[0-9a-f]'*16+'.safetensors'): o.unlink(missing_ok=True) # of a replacement that was stopped
 
 # %% ../nbs/17_reader_file.ipynb #3f8c2b84
 def parse_info(

@@ -77,20 +77,20 @@ def _remember(cb, state):
 
 def _callbacks(learn): return {f'{type(cb).__name__} {i}':cb for i,cb in enumerate(learn.cbs) if type(cb) is not Resumable}
 
-# %% ../nbs/12a_resumable.ipynb #8ce1d31f
+# %% ../nbs/12a_resumable.ipynb #56bc6d50
 def _record(r): return dict(lrs=list(map(float, r.lrs)), iters=list(r.iters), losses=torch.stack(list(r.losses)) if r.losses else torch.zeros(0), values=list(r.values))
 
 def _snapshot(learn): 
     "Everything of `learn` that changes while it is trained"
-    return dict(model=learn.model.state_dict(), grads={n:p.grad for n,p in learn.model.named_parameters() if p.grad is not None and p.grad.any()}, opt=learn.opt.state_dict(), scaler=getattr(learn, 'scaler', None) and learn.scaler.state_dict(), recorder=_record(learn.recorder),
+    return dict(model=get_model(learn.model).state_dict(), grads={n:p.grad for n,p in get_model(learn.model).named_parameters() if p.grad is not None and p.grad.any()}, opt=learn.opt.state_dict(), scaler=getattr(learn, 'scaler', None) and learn.scaler.state_dict(), recorder=_record(learn.recorder),
         smooth=_numbers(learn.recorder.smooth_loss), metrics=[_numbers(o) for o in learn.metrics], callbacks={k:m for k,cb in _callbacks(learn).items() if (m := _memory(cb))},
         pct_train=learn.pct_train, train_iter=learn.train_iter, random=get_random_states())
 
 def _put_back(learn, s, moving=False):
     "The learner as it was; only what the events of an epoch's beginning have changed, if `moving`"
     if not moving:
-        learn.model.load_state_dict(s['model'])
-        for n,p in learn.model.named_parameters(): p.grad = s['grads'][n].to(p.device) if n in s['grads'] else None # some only where they are accumulated
+        get_model(learn.model).load_state_dict(s['model']) # without what several processes wrap it in
+        for n,p in get_model(learn.model).named_parameters(): p.grad = s['grads'][n].to(p.device) if n in s['grads'] else None # some only where they are accumulated
         if learn.opt is None: learn.create_opt()
         learn.opt.load_state_dict(to_device(s['opt'], next(learn.model.parameters()).device))
         if s['scaler'] and getattr(learn, 'scaler', None): learn.scaler.load_state_dict(s['scaler'])
@@ -102,17 +102,20 @@ def _put_back(learn, s, moving=False):
     for k,cb in _callbacks(learn).items():
         if k in s['callbacks']: _remember(cb, s['callbacks'][k])
     set_random_states(**s['random'])
+    if rank_distrib(): set_seed((torch.initial_seed()+rank_distrib()) % 2**31) # what was kept are the random numbers of the first process
 
-# %% ../nbs/12a_resumable.ipynb #01a59c19
+# %% ../nbs/12a_resumable.ipynb #1af0d18e
 def _digest(xs): return hashlib.sha256('\n'.join(map(str, xs)).encode('utf-8', 'surrogateescape')).hexdigest()[:16]
 
 def _about(learn):
     "What must be the same for a training to be gone on with"
     dl,tfm = learn.dls.train,getattr(learn.dls, 'tfm', None)
     items = [(f.name if isinstance(f, Path) else '', l) for f,l in zip(getattr(tfm, 'files', ()), getattr(tfm, 'labels', ()))]
+    split = [list(getattr(o, 'items', ())) for o in (learn.dls.train_ds, learn.dls.valid_ds)]
     rates = {f'{k} at 30 %': np.asarray(f(.3)).tolist() for cb in learn.cbs if isinstance(cb, ParamScheduler) for k,f in cb.scheds.items()}
-    return _plain(dict(epochs=learn.n_epoch, batches=len(dl), batch_size=dl.bs, samples=dl.n, data=_digest([getattr(tfm, 'synth', ''), *items]),
-                       model=_digest(f'{k} {tuple(v.shape)}' for k,v in learn.model.state_dict().items()), **rates))
+    return _plain(dict(epochs=learn.n_epoch, batches=len(dl), batch_size=getattr(dl, 'dl', dl).bs, samples=dl.n, data=_digest([getattr(tfm, 'synth', ''), *items]), split=_digest(split),
+                       alphabet=''.join(getattr(getattr(learn.dls, 'vocab', None), 'chars', '')), size=list(getattr(learn.dls, 'size', ())),
+                       model=_digest(f'{k} {tuple(v.shape)}' for k,v in get_model(learn.model).state_dict().items()), **rates))
 
 # %% ../nbs/12a_resumable.ipynb #b14ff1ed
 class StoppedTraining(RuntimeError):
@@ -147,15 +150,15 @@ class Resumable(Callback):
     @property
     def file(self): return self.folder/f'fit-{self.fits}.ckpt'
 
-# %% ../nbs/12a_resumable.ipynb #91495d09
+# %% ../nbs/12a_resumable.ipynb #9bb776b5
 @patch
 def write(self:Resumable, epoch, batch, done=False):
     "Write the checkpoint of the moment after `batch` batches of `epoch`."
-    if rank_distrib(): return # of several processes, the first one writes
     bad = next((n for n,p in self.learn.model.named_parameters() if not torch.isfinite(p).all()), None)
     if bad: self.stop(f'The parameter {bad!r} is no longer finite')
     at = dict(epoch=epoch, batch=batch, done=done, seed=self.seed, about=self.about, passes=self.passes if batch else getattr(self.dls.train, 'passes', None))
-    try: write_whole(self.file, _checkpoint_bytes(_plain({**at, **_snapshot(self.learn)})), sync=True)
+    try:
+        if not rank_distrib(): write_whole(self.file, _checkpoint_bytes(_plain({**at, **_snapshot(self.learn)})), sync=True)
     except OSError as e:
         why = f"The checkpoint of {_words(at)} can't be written to {str(self.folder)!r} ({e.strerror or e})."
         if self.at is None: raise StoppedTraining(f'{why} Make room, or name another folder.') from None
@@ -165,7 +168,12 @@ def write(self:Resumable, epoch, batch, done=False):
 
 def _words(at): return f"epoch {at['epoch']}, batch {at['batch']}"
 
-# %% ../nbs/12a_resumable.ipynb #a771a453
+# %% ../nbs/12a_resumable.ipynb #41badeb8
+@patch(as_prop=True)
+def learnt(self:Resumable) -> bool:
+    "Has any training come past its first checkpoint?"
+    return bool(self.fits or (self.at and (self.at['epoch'] or self.at['batch'])))
+
 @patch
 def restore(self:Resumable, learn):
     "Put `learn` back to where the last good checkpoint was written, as after Ctrl-C."
@@ -181,7 +189,13 @@ def stop(self:Resumable, what):
     raise StoppedTraining(f'{what} in {where} at a learning rate of {lr:.2g}, so the training has stopped. The learner is back at the last good checkpoint, that of {_words(self.at)} in {str(self.file)!r}. '
                           'A lower learning rate in another folder may help; so may a look at the images and labels.')
 
-# %% ../nbs/12a_resumable.ipynb #8f620efc
+# %% ../nbs/12a_resumable.ipynb #a0f49f3d
+def _agreed(*ns, device):
+    "What the first of several processes says"
+    if num_distrib() < 2 or not torch.distributed.is_initialized(): return ns
+    torch.distributed.broadcast(t := torch.tensor(ns, device=device), 0)
+    return t.tolist()
+
 @patch
 def before_fit(self:Resumable):
     if not isinstance(self.dls.train, DataLoader): raise StoppedTraining("Only fastai's DataLoaders can be gone on with in the middle; wrap the data in one.")
@@ -189,9 +203,9 @@ def before_fit(self:Resumable):
     try: self.folder.mkdir(parents=True, exist_ok=True)
     except OSError as e: raise StoppedTraining(f"The folder {str(self.folder)!r} can't be made ({e.strerror}); name another one for the checkpoints.") from None
     if not rank_distrib(): sweep_unfinished(self.folder, self.file.name)
-    if not self.file.exists():
-        self.seed = torch.randint(2**62, ()).item()
-        return self.write(0, 0)
+    there,self.seed = _agreed(self.file.exists(), torch.randint(2**62, ()).item(), device=self.dls.device)
+    if not there: return self.write(0, 0)
+    if not self.file.exists(): raise StoppedTraining(f"There is no {str(self.file)!r} for process {rank_distrib()}, but there is for the first one; name a folder that all processes share.")
     self._go_on(read_checkpoint(self.file))
 
 @patch
@@ -219,7 +233,7 @@ def after_epoch(self:Resumable):
         for cb in self.asleep: cb.run = True
         self.asleep = []
 
-# %% ../nbs/12a_resumable.ipynb #385a7897
+# %% ../nbs/12a_resumable.ipynb #6eab2107
 @patch
 def before_train(self:Resumable):
     s,self.skip,self.passes = getattr(self, 'state', None),0,getattr(self.dls.train, 'passes', None)
@@ -227,7 +241,7 @@ def before_train(self:Resumable):
         self.skip = s['batch']
         _put_back(self.learn, s, moving=True)
     self.state = None
-    self.steady = _Steady(self.dls.train, f'seed {self.seed}, epoch {self.epoch}', self.skip)
+    self.steady = _Steady(self.dls.train, f'seed {self.seed}, epoch {self.epoch}' + (f', process {rank_distrib()}' if rank_distrib() else ''), self.skip)
 
 @patch
 def before_batch(self:Resumable):

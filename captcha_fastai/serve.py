@@ -43,7 +43,7 @@ def image_problem(
     except Exception: return f"'{name}' is no PNG, JPEG, GIF, WebP or BMP image."
     if w*h > max_pixels: return f"'{name}' has more than {max_pixels/1e6:g} million pixels; make it smaller."
 
-# %% ../nbs/18_serve.ipynb #3ca2ae74
+# %% ../nbs/18_serve.ipynb #e06d82f4
 def _number(kind, name, low, high):
     def f(s, vocab):
         try: n = kind(s)
@@ -63,7 +63,7 @@ def _choice(name, *choices):
         return s
     return f
 
-_parsers = dict(length=_number(int, 'length', 1, 99), allowed=_allowed, threshold=_number(float, 'threshold', 0, 1), n_best=_number(int, 'n_best', 1, 20),
+_parsers = dict(length=_number(int, 'length', 1, 256), allowed=_allowed, threshold=_number(float, 'threshold', 0, 1), n_best=_number(int, 'n_best', 1, 20),
     heat=_choice('heat', '0', '1'), format=_choice('format', 'json', 'csv'))
 
 def form_options(

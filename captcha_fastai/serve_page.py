@@ -92,7 +92,7 @@ def reading_card(
         ft('footer', Span(o['file'], title=o['file'], cls='file'), ft('button', '×', type='button', cls='remove', title='Remove', aria_label=f'Remove {o["file"]}')),
         cls='card', data_row=reading_line(o), aria_label=f'{o["file"]}: {o["error"] or o["text"]}')
 
-# %% ../nbs/18b_page.ipynb #12747028
+# %% ../nbs/18b_page.ipynb #2ba7c62f
 def page(
     title:str, # Stands in the tab
     *content, # Of the main part
@@ -114,7 +114,7 @@ def _facts(reader):
 
 def _options():
     field = lambda name,label,**kw: Label(label, ft('input', name=name, **kw))
-    return ft('details', ft('summary', 'Options'), ft('form', field('length', 'Length', type='number', min=1, max=99, placeholder='any', inputmode='numeric'),
+    return ft('details', ft('summary', 'Options'), ft('form', field('length', 'Length', type='number', min=1, max=256, placeholder='any', inputmode='numeric'),
         field('allowed', 'Only these characters', type='text', placeholder='all', autocomplete='off', autocapitalize='off', spellcheck='false'),
         field('threshold', 'Unsure below, in %', type='number', min=0, max=100, step='any', placeholder='never', inputmode='decimal'), id='options'))
 
