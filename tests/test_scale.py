@@ -25,7 +25,7 @@ JOB = """
 import json, os, signal, sys
 import torch; torch.set_num_threads(1)
 from captcha_fastai.all import *
-out, deadly = Path(sys.argv[1]), 'die' in sys.argv
+out, deadly = Path(sys.argv[1]), 'die' in sys.argv # 'keep': the training can be gone on with
 world, rank = start_processes(), rank_distrib()
 set_seed(0, reproducible=True)
 synth = SynthCaptcha('0123', 2, (32,48), seed=1)
@@ -44,7 +44,7 @@ class Watch(Callback):
 learn = captcha_learner(dls, nopool_xresnet, arch_args=dict(body=body, hidden=32, ps=0.)) # no dropout, no augmentation: nothing is left to chance
 with learn.no_bar(), learn.no_logging():
     with learn.distrib_ctx():
-        learn.fit_one_cycle(2, 5e-3, cbs=Watch())
+        learn.fit_one_cycle(2, 5e-3, cbs=[Watch(), *([Resumable(out/'training', every=0)] if 'keep' in sys.argv else [])])
         res = dict(losses=[float(o) for o in learn.recorder.losses], values=[list(map(float, v)) for v in learn.recorder.values], seen=Watch.seen)
         learn.offline_online(synth, dict(opt='adam', bs=8, wd=0., cycle=False, offline=dict(n=16, n_epoch=3, lr=1e-3, learnt=0.), online=dict(n=16, n_epoch=1, lr=1e-3)), valid=9, name=f'by-{world}')
     if rank == 0: res['alone'] = list(learn.validate()) # the first process on its own; nobody waits for anybody
@@ -96,17 +96,26 @@ def test_one_process_writes(trained):
     assert sorted(o.name for o in (trained[0]/'models').iterdir()) == [f'by-{n}_{s}.pth' for n in (1, 2) for s in ('offline', 'online')]
     assert 'alone' in trained[2] and 'alone' not in trained[3]
 
-@needs('accelerate')
-def test_a_dead_process_ends_the_job(tmp_path):
-    "Two machines, so to speak, each with a process: one is killed, and the other does not wait for it."
-    (tmp_path/'job.py').write_text(JOB)
+def pair(out, *words):
+    "Two machines, so to speak, with a process each: their exit statuses, and what they said."
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     where = dict(WORLD_SIZE='2', LOCAL_RANK='0', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
-    first, second = (subprocess.Popen([sys.executable, tmp_path/'job.py', tmp_path, 'die'], env=env(RANK=str(r), **where), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for r in (0, 1))
-    said = first.communicate(timeout=200)[1]; second.communicate(timeout=60)
-    assert second.returncode == -signal.SIGKILL
-    assert first.returncode > 0 and not list(tmp_path.glob('*.json'))
-    assert 'Process 0 of 2 has lost the others in the middle of the training' in said, said[-3000:]
+    ps = [subprocess.Popen([sys.executable, out/'job.py', out, *words], env=env(RANK=str(r), **where), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for r in (0, 1)]
+    said = [p.communicate(timeout=200)[1] for p in ps]
+    return [p.returncode for p in ps], said
+
+@needs('accelerate')
+def test_a_dead_process_ends_the_job_and_it_goes_on(tmp_path):
+    "One of two is killed: the other does not wait for it. Started again, they go on."
+    (tmp_path/'job.py').write_text(JOB)
+    status, said = pair(tmp_path, 'die', 'keep')
+    assert status[0] > 0 and status[1] == -signal.SIGKILL and not list(tmp_path.glob('*.json'))
+    assert 'Process 0 of 2 has lost the others in the middle of the training' in said[0], said[0][-3000:]
+    status, said = pair(tmp_path, 'keep')
+    assert status == [0, 0], said
+    a, b = (json.loads((tmp_path/f'2-{r}.json').read_text()) for r in (0, 1))
+    assert len(a['losses']) == 10 and a['losses'] == b['losses'] and a['running'] == b['running']
+    assert len(a['seen']) == len(b['seen']) < 72 and not set(a['seen']) & set(b['seen']) # from the seventh batch of ten on, and nothing twice
 
 @needs('accelerate')
 def test_the_command_with_two_processes(tmp_path):
