@@ -56,7 +56,7 @@ def depends(nb):
 _number = re.compile(r'(?<![\w.])[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w])')
 
 def _words(s):
-    s = re.sub(r'0x[0-9a-f]{6,}', '0x…', re.sub(r'/tmp/[\w./-]+', '/tmp/…', s))
+    s = re.sub(r' at 0x[0-9a-f]+', '', re.sub(r'/tmp/[\w./-]+', '/tmp/…', s)) # nbdev-clean takes addresses out
     return re.sub(r'[\s-]+', ' ', _number.sub('#', s)).strip() # tables may be laid out otherwise
 
 def _close(a, b):
