@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #0bc82f83
+# %% ../nbs/90_all.ipynb #f4486dda
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -53,6 +53,7 @@ from .onnx_reader import *
 from .hub import *
 from .results import *
 from .synth_results import *
+from .plan import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);
