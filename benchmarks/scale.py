@@ -28,8 +28,8 @@ def cost(f):
 
 def row(p, n, whole, start):
     "What `n` images took: both costs are (wall, cpu), and `start` is of a run with next to nothing to do."
-    wall, used = max(1e-9, whole[0]-start[0]), max(1e-9, whole[1]-start[1])
-    return dict(processes=p, n=n, seconds=round(whole[0], 2), start_seconds=round(start[0], 2), per_s=round(n/wall, 1), per_cpu_s=round(n/used, 1))
+    wall, used = whole[0]-start[0], max(1e-9, whole[1]-start[1])
+    return dict(processes=p, n=n, seconds=round(whole[0], 2), start_seconds=round(start[0], 2), per_s=round(n/wall, 1) if wall > 0 else None, per_cpu_s=round(n/used, 1))
 
 def drawing(tmp, n):
     rows = []

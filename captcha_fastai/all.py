@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #d734e368
+# %% ../nbs/90_all.ipynb #9f4bbb91
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -60,6 +60,7 @@ from .results import *
 from .synth_results import *
 from .pictures import *
 from .reliability_results import *
+from .plan import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
 globals().pop('__all__', None);
