@@ -181,7 +181,7 @@ def stop(self:Resumable, what):
     raise StoppedTraining(f'{what} in {where} at a learning rate of {lr:.2g}, so the training has stopped. The learner is back at the last good checkpoint, that of {_words(self.at)} in {str(self.file)!r}. '
                           'A lower learning rate in another folder may help; so may a look at the images and labels.')
 
-# %% ../nbs/12a_resumable.ipynb #8f620efc
+# %% ../nbs/12a_resumable.ipynb #d1d49347
 @patch
 def before_fit(self:Resumable):
     if not isinstance(self.dls.train, DataLoader): raise StoppedTraining("Only fastai's DataLoaders can be gone on with in the middle; wrap the data in one.")
@@ -205,7 +205,7 @@ def _go_on(self:Resumable, s):
     for i,row in enumerate(s['recorder']['values']): self.logger([i, *row, *['before']*self.recorder.add_time])
     if s['done']: raise CancelFitException()
     if s['epoch']:
-        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run and not isinstance(cb, ProgressCallback)] # a bar must not jump
         for cb in self.asleep: cb.run = False
 
 @patch
