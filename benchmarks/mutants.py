@@ -26,8 +26,7 @@ def places(tree):
     "(path of the node, what to do) for every mutant"
     out = []
     def visit(node, skip):
-        if isinstance(node, (ast.FunctionDef,ast.ClassDef)) and node.body and isinstance(node.body[0], ast.Expr) and isinstance(node.body[0].value, ast.Constant): node.body[0].value.no = True
-        if isinstance(node, (ast.JoinedStr,ast.Raise,ast.Import,ast.ImportFrom)) or getattr(node, 'no', False): return # messages
+        if isinstance(node, (ast.JoinedStr,ast.Raise,ast.Import,ast.ImportFrom)) or isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant): return # messages and docstrings
         if isinstance(node, ast.arg) or isinstance(node, ast.AnnAssign): return
         if isinstance(node, ast.Compare):
             out.extend((node, ('ops', i)) for i,o in enumerate(node.ops) if type(o) in _swap)

@@ -189,7 +189,7 @@ def stop(self:Resumable, what):
     raise StoppedTraining(f'{what} in {where} at a learning rate of {lr:.2g}, so the training has stopped. The learner is back at the last good checkpoint, that of {_words(self.at)} in {str(self.file)!r}. '
                           'A lower learning rate in another folder may help; so may a look at the images and labels.')
 
-# %% ../nbs/12a_resumable.ipynb #a0f49f3d
+# %% ../nbs/12a_resumable.ipynb #987ad182
 def _agreed(*ns, device):
     "What the first of several processes says"
     if num_distrib() < 2 or not torch.distributed.is_initialized(): return ns
@@ -219,7 +219,7 @@ def _go_on(self:Resumable, s):
     for i,row in enumerate(s['recorder']['values']): self.logger([i, *row, *['before']*self.recorder.add_time])
     if s['done']: raise CancelFitException()
     if s['epoch']:
-        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run]
+        self.asleep = [cb for cb in self.learn.cbs if cb is not self and cb.run and not isinstance(cb, ProgressCallback)] # a bar must not jump
         for cb in self.asleep: cb.run = False
 
 @patch

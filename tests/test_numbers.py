@@ -38,6 +38,7 @@ def test_label_padding(chars, data):
         torch.testing.assert_close(each, torch.stack([loss(l[None], encode_label(t, vocab, 9)[None]) for l,t in zip(logits, texts)]))
         torch.testing.assert_close(loss(logits, labels), each.mean())
         torch.testing.assert_close(loss(logits, labels, reduction='sum'), each.sum())
+        torch.testing.assert_close(loss.activation(logits), logits.softmax(2))
 
 def edits(a, b):
     "Levenshtein distance by the book"
@@ -55,7 +56,7 @@ def test_metrics_are_plain_loops(pairs, data):
     wp,wt = data.draw(st.integers(6, 9)),data.draw(st.integers(6, 9))
     pred,targ = pad([p for p,_ in pairs], wp),pad([t for _,t in pairs], wt)
     n = sum(len(t) for _,t in pairs)
-    assert edit_distance(pred, targ).tolist() == [edits(p, t) for p,t in pairs]
+    assert edit_distance(pred, targ).tolist() == edit_distance(pred.tolist(), targ.tolist()).tolist() == [edits(p, t) for p,t in pairs]
     assert captcha_accuracy(pred, targ) == sum(p == t for p,t in pairs)/len(pairs)
     right = sum(i < len(p) and p[i] == t[i] for p,t in pairs for i in range(len(t)))
     for metric,want in ((char_accuracy, right), (cer, sum(edits(p, t) for p,t in pairs))):
