@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import lru_cache
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
 from captcha_fastai.all import *
+from torch.utils.data import DataLoader, Dataset # not fastai's
 from common import cache, load_json, results, save_json, where, wilson
 
 FONTS = *SANS, *SERIF, 'cmb10', 'cmr10', 'cmss10', 'cmti10', 'cmtt10'
