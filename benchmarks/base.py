@@ -59,7 +59,7 @@ class Drawn(Dataset):
 def loader(data, samples, bs, workers, device):
     "Batches of the samples of these numbers, in their order."
     more = dict(prefetch_factor=8) if workers else {}
-    return DataLoader(data, bs, sampler=samples, num_workers=workers, drop_last=True, pin_memory=device.type == 'cuda', **more)
+    return DataLoader(data, bs, sampler=samples, num_workers=workers, drop_last=True, pin_memory=device.type == 'cuda', generator=torch.Generator(), **more) # a generator of its own, for the other's state is kept
 
 def autocast(device): return torch.autocast(device.type, torch.bfloat16)
 def prepare(x, device): return ((x.to(device, non_blocking=True).float()/255-.5)/.25).contiguous(memory_format=torch.channels_last)
