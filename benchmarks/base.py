@@ -14,8 +14,8 @@ from dataclasses import replace
 from functools import lru_cache
 import torch
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
 from captcha_fastai.all import *
+from torch.utils.data import DataLoader, Dataset # not fastai's
 from common import cache, load_json, results, save_json, where, wilson
 
 FONTS = *SANS, *SERIF, 'cmb10', 'cmr10', 'cmss10', 'cmti10', 'cmtt10'
@@ -59,7 +59,7 @@ class Drawn(Dataset):
 def loader(data, samples, bs, workers, device):
     "Batches of the samples of these numbers, in their order."
     more = dict(prefetch_factor=8) if workers else {}
-    return DataLoader(data, bs, sampler=samples, num_workers=workers, drop_last=True, pin_memory=device.type == 'cuda', **more)
+    return DataLoader(data, bs, sampler=samples, num_workers=workers, drop_last=True, pin_memory=device.type == 'cuda', generator=torch.Generator(), **more) # a generator of its own, for the other's state is kept
 
 def autocast(device): return torch.autocast(device.type, torch.bfloat16)
 def prepare(x, device): return ((x.to(device, non_blocking=True).float()/255-.5)/.25).contiguous(memory_format=torch.channels_last)

@@ -146,7 +146,7 @@ def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."
     return run_command(_train, _train_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #125f8e0c
+# %% ../nbs/20a_reader_cli.ipynb #a8e92925
 def _reading_options(p):
     a = p.add_argument
     a('--length', type=_positive, metavar='N', help='every text has exactly N characters')
@@ -156,16 +156,19 @@ def _reading_options(p):
 def _read_parser():
     p = _parser('captcha-read', 'Read images. Exit status 3: done, but some could not be opened.')
     a = p.add_argument
-    a('reader', type=Path, help='a folder written by captcha-train, or an .onnx file')
+    a('reader', type=Path, help='a folder written by captcha-train, or an .onnx file; or base, for the reader that comes with the package')
     a('images', type=Path, nargs='+', metavar='FILE|FOLDER', help='images, or folders of them')
     a('--csv', type=Path, help='write a table instead of lines')
     a('--threshold', type=_probability, metavar='P', help='readings of a lower confidence are marked as unsure')
     return _reading_options(p)
 
 def load_reader(
-    path:Path, # A reader folder, or an .onnx file
+    path:Path, # A reader folder, or an .onnx file; or 'base' for the one that comes with the package
 ):
     "The reader there."
+    if str(path) == 'base' and not path.exists():
+        from captcha_fastai.inference import CaptchaReader
+        return CaptchaReader.base()
     if not path.exists(): raise ValueError(f'There is no reader {str(path)!r}; give a folder made by captcha-train, or an .onnx file made by captcha-export.')
     if path.suffix.lower() == '.onnx':
         from captcha_fastai.onnx_reader import OnnxReader
@@ -202,11 +205,11 @@ def read(argv=None): # Words of the command line
     "The command `captcha-read`: texts of images."
     return run_command(_read, _read_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #8367fe93
+# %% ../nbs/20a_reader_cli.ipynb #b275801f
 def _submit_parser():
     p = _parser('captcha-submit', 'Fill in the sample of a submission: same columns, same order, same ids. Every id needs an image that can be opened.')
     a = p.add_argument
-    a('reader', type=Path, help='a folder written by captcha-train, or an .onnx file')
+    a('reader', type=Path, help='a folder written by captcha-train, or an .onnx file; or base, for the reader that comes with the package')
     a('images', type=Path, metavar='FOLDER', help='the images; ids are their names, with or without extension, or their numbers')
     a('--sample', type=Path, required=True, metavar='CSV', help='sample_submission.csv')
     a('-o', '--out', type=Path, required=True, metavar='CSV', help='the table to write')

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from .models import *
 from .reader_file import *
+from .base import *
 from .systems import *
 from .vgg import *
 
