@@ -161,14 +161,11 @@ def folders(n, home, ways, bad):
     status,_,err = call(demo, '--data', mixed, '--out', home/'demo.png', '--epochs', 1); count('captcha-demo --data', status == 1 and clear(err.strip().splitlines()[-1]) and not (home/'demo.png').exists(), err[-300:])
     (mixed/'labels.csv').write_text(''.join(map(csv_line, [('file','label'), *names.items()])))
     status,_,err = call(synth_cli.main, 'pack', home/'packed', '-n', n, '--source', mixed); count('captcha-synth pack --source', status == 1 and clear(err.strip().splitlines()[-1]), err[-300:]); (mixed/'labels.csv').unlink()
+    (home/'all_here.csv').write_text(''.join(map(csv_line, [('file','text'), *((f'{mixed.name}/{k}', v) for k,v in names.items())])))
     for way,words,want in (('captcha-train', ['--epochs','1'], 1), ('captcha-train --skip-bad', ['--epochs','1','--skip-bad'], 0)):
-        status,_,err = call(reader_cli.train, home/'all_here.csv', '-o', home/'trained', '--size', '32x80', *words) if table_here(home, mixed, names) else None
+        status,_,err = call(reader_cli.train, home/'all_here.csv', '-o', home/'trained', '--size', '32x80', *words)
         count(way, status == want and (want == 0 or clear(err.strip().splitlines()[-1])) and (home/'trained'/'reader.json').exists() == (want == 0), err[-300:])
     return counts
-
-def table_here(home, mixed, names):
-    (home/'all_here.csv').write_text(''.join(map(csv_line, [('file','text'), *((f'{mixed.name}/{k}', v) for k,v in names.items())])))
-    return True
 
 # names, links, rights
 

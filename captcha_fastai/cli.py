@@ -69,12 +69,21 @@ def made_folder(
             with suppress(OSError): o.rmdir()
         raise
 
-# %% ../nbs/20_cli.ipynb #737b0d0d
-def _positive(s):
-    n = int(s)
-    if n < 1: raise argparse.ArgumentTypeError(f'{n} is not a number from 1 on')
-    return n
+# %% ../nbs/20_cli.ipynb #8e868ab7
+def _checked(f, ok, words):
+    "A type for argparse: `f` of the word, if it is `ok`"
+    def _type(s):
+        try:
+            if ok(v := f(s)): return v
+        except ValueError: pass
+        raise argparse.ArgumentTypeError(f'{s!r} is not {words}')
+    return _type
 
+_positive = _checked(int, lambda v: v > 0, 'a whole number from 1 on')
+_natural = _checked(int, lambda v: v >= 0, 'a whole number from 0 on')
+_size = _checked(lambda s: tuple(map(int, s.lower().split('x'))), lambda v: len(v) == 2 and min(v) > 0, 'HEIGHTxWIDTH, such as 50x200')
+
+# %% ../nbs/20_cli.ipynb #96bfed0c
 def _demo_parser():
     p = argparse.ArgumentParser(prog='captcha-demo', formatter_class=Help,
         description='Train a captcha reader and measure it on images that it has not seen. Without --data, the captchas are four digits drawn by the PyPI package `captcha`.')

@@ -93,7 +93,7 @@ def pack(
     if put_together(path, _shards(of), 'index.json', json.loads((path/'pack.json').read_text('utf-8'))): return Packed(path)
     if shard is None: raise FileNotFoundError(f'The workers have made the shards, but not all of them are in {str(path)!r} as this machine sees it; name a folder that all machines share.')
 
-# %% ../nbs/05b_pack.ipynb #3d1f627c
+# %% ../nbs/05b_pack.ipynb #fd3a3f59
 def _sha256(file):
     with open(file, 'rb') as f: return (hashlib.file_digest(f, 'sha256') if hasattr(hashlib, 'file_digest') else hashlib.sha256(f.read())).hexdigest()
 
@@ -107,7 +107,8 @@ class _Store:
         file = self.to/name
         if about and file.exists() and _sha256(file) == about['sha256']: return
         import fsspec
-        try: data = fsspec.open(f'{self.url}/{name}', 'rb').open().read()
+        try:
+            with fsspec.open(f'{self.url}/{name}', 'rb') as f: data = f.read()
         except FileNotFoundError: raise ValueError(f"There is no {name} at {self.url!r}; give the address of a folder that `pack` has made, with all its files.") from None
         except (OSError, ImportError, ValueError) as e: raise ConnectionError(f"{name} can't be read from {self.url!r} ({type(e).__name__}: {e}).") from e
         if about and hashlib.sha256(data).hexdigest() != about['sha256']: raise ValueError(f'The shard {name!r} at {self.url!r} is damaged: its checksum is not that of the index. Copy it there once more.')

@@ -15,7 +15,7 @@ def test_malformed_images(tmp_path):
     res = reliability.images(4*len(kinds), tmp_path)
     assert res['wrong'] == []
     assert res['kinds']['16 bits'] == {'right':4} and res['kinds']['noise'] == {'error':4}
-    assert len(res['ways']) == 17 and res['megabytes'][2] < 1.05*res['megabytes'][0]
+    assert len(res['ways']) == 17
 
 def test_odd_names(tmp_path): assert reliability.names(tmp_path)['wrong'] == []
 

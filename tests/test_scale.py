@@ -168,16 +168,16 @@ def test_a_lost_worker_changes_nothing(cluster, tmp_path):
     from captcha_fastai.pack import pack
     from captcha_fastai.synth import SynthCaptcha
     synth = SynthCaptcha('aAbBcC12', (2,5), (160,400), 'competition', seed=4)
-    join = in_thread(lambda: pack(tmp_path/'two', synth, n=240, of=24, dask=cluster.scheduler_address, progress=False))
+    join = in_thread(lambda: pack(tmp_path/'two', synth, n=960, of=48, dask=cluster.scheduler_address, progress=False))
     until(lambda: len(list((tmp_path/'two').glob('*.arrow'))) > 4)
     pids = [w.process.pid for w in cluster.workers.values()]
     os.kill(pids[0], signal.SIGKILL)
     made = len(list((tmp_path/'two').glob('*.arrow')))
     packed = join()
-    assert made < 24, 'all was done before the worker was killed'
-    pack(tmp_path/'one', synth, n=240, of=24, progress=False)
+    assert made < 48, 'all was done before the worker was killed'
+    pack(tmp_path/'one', synth, n=960, of=48, progress=False)
     assert contents(tmp_path/'two') == contents(tmp_path/'one')
-    assert packed.verify()[239] == synth[239]
+    assert packed.verify()[959] == synth[959]
 
 @needs('distributed', 'pyarrow')
 def test_folders_and_evaluations_on_a_cluster(cluster, tmp_path, capsys):
