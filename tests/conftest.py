@@ -6,7 +6,9 @@ if 'PYTEST_XDIST_WORKER' in os.environ: os.environ.setdefault('OMP_NUM_THREADS',
 
 apart = 'test_notebooks', 'test_project' # nothing is shared in these
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(items):
+    "A wrapper, for the groups have to be there before pytest-xdist looks for them."
     for item in items:
         if item.path.stem not in apart: item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    return (yield)

@@ -18,7 +18,7 @@ def learner(arch=nopool_xresnet, size=(32,96), mode='RGB', decoder=None, batch_t
     set_seed(0)
     dls = CaptchaDataLoaders.from_synth(synth, 16, 4, size=size, mode=mode, bs=16, batch_tfms=batch_tfms)
     if 'body' in inspect.signature(arch).parameters and not own_body: arch_args = dict(body='small_resnet', **arch_args)
-    learn = captcha_learner(dls, arch, arch_args=arch_args, decoder=decoder)
+    learn = captcha_learner(dls, arch, arch_args=arch_args, decoder=decoder, weights=False if 'weights' in arch_meta[arch] else None)
     with torch.no_grad(): learn.model.train()(dls.one_batch()[0])
     learn.head.temperature = 0.05
     return learn

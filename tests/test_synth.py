@@ -199,7 +199,7 @@ def test_killed_and_resumed(tmp_path, workers):
     job = JOB.format(mod='folder', fun='generate_folder', call=f'generate_folder(sys.argv[1], 200, synth, workers={workers}, progress=False)')
     part = tmp_path/'part'
     assert killed(job, part, lambda: part.is_dir() and len(list(part.glob('*.png'))) > 20), 'the job was over before it was killed'
-    time.sleep(.3) # what the workers had begun
+    time.sleep(2) # what the workers had begun
     there = list(part.glob('*.png'))
     assert 20 < len(there) < 200 and not (part/'labels.csv').exists()
     for f in there:
