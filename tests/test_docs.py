@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 import pytest
+from filelock import FileLock
 from test_serve import browser, css, until
 
 root = Path(__file__).parent.parent
@@ -12,9 +13,15 @@ root = Path(__file__).parent.parent
 def site(tmp_path_factory):
     "The folder of the built site"
     pytest.importorskip('smalldocs', reason='smalldocs is not installed; it needs Python 3.11')
-    out = tmp_path_factory.mktemp('site')/'docs'
-    p = subprocess.run([sys.executable, 'tools/build_docs.py', '--engine', 'smalldocs', '--out', str(out)], cwd=root, capture_output=True, text=True)
-    assert p.returncode == 0, p.stdout[-6000:] + p.stderr[-6000:]
+    here = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ: here = here.parent # that of all processes
+    out = here/'site'/'docs'
+    with FileLock(here/'site.lock'): # one of them builds, the others wait
+        if not (here/'built').exists():
+            out.parent.mkdir(exist_ok=True)
+            p = subprocess.run([sys.executable, 'tools/build_docs.py', '--engine', 'smalldocs', '--out', str(out)], cwd=root, capture_output=True, text=True)
+            assert p.returncode == 0, p.stdout[-6000:] + p.stderr[-6000:]
+            (here/'built').touch()
     return out
 
 class Page(HTMLParser):
