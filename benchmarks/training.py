@@ -13,13 +13,13 @@ class KeepAll(Callback):
     "Keep model, optimizer and curve after every epoch; leave when the time is up."
     order = 60 # after the recorder
     def __init__(self, file, done, stop_at): self.file,self.done,self.stop_at = file,done,stop_at
-    def before_fit(self): self.start = time.time()
+    def before_fit(self): self.begun = time.time()
     def after_epoch(self):
         if self.epoch < self.done['epochs']: return # skipped: an earlier session did it
         now = time.time()
         self.done['curve'].append([float(f'{o:.5g}') for o in self.recorder.values[-1]])
-        self.done.update(epochs=self.epoch+1, seconds=self.done['seconds']+now-self.start)
-        self.start = now
+        self.done.update(epochs=self.epoch+1, seconds=self.done['seconds']+now-self.begun)
+        self.begun = now
         new = self.file.with_name(f'{self.file.stem}-{self.epoch+1}.pth')
         save_model(new, self.learn.model, self.learn.opt)
         save_json(self.file, self.done)
