@@ -7,7 +7,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/all.html.md"""
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/90_all.ipynb #9f4bbb91
+# %% ../nbs/90_all.ipynb #23314038
 from fastai.vision.all import *
 from .vocab import *
 from .ctc import *
@@ -24,6 +24,7 @@ from .base import *
 from .weights import *
 from .check import *
 from .augment import *
+from .swap import *
 from .samples import *
 from .data import *
 from .losses import *
