@@ -199,13 +199,6 @@ def answer(port, *pieces, wait=0.):
         except OSError: pass # it has hung up
         return s.makefile('rb').read()
 
-def until(f, seconds=20):
-    end = time.monotonic() + seconds
-    while not (r := f()):
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(.05)
-    return r
-
 def raw(body, length=None):
     form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x.png"\r\n\r\n' + body + b'\r\n--b--\r\n'
     return b'POST /api/read HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: %d\r\n\r\n' % (length or len(form)) + form
