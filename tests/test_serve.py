@@ -12,6 +12,7 @@ from captcha_fastai.decode import ImpossibleText
 from captcha_fastai.serve import make_app
 from captcha_fastai.serve_cli import listen, main
 from captcha_fastai.vocab import Vocab
+from helpers import until
 
 root = Path(__file__).parent.parent
 vocab = Vocab('0=abcdefg')
