@@ -2,7 +2,7 @@
 
     python benchmarks/scale.py [--short] [--out FILE]
 
-Wall time tells how it scales; it means something on a quiet machine only, so the load is noted. Processor time tells what an image costs, also on a busy one. What it takes to start is measured
+It takes some seven minutes on two cores. Wall time tells how it scales; it means something on a quiet machine only, so the load is noted. Processor time tells what an image costs, also on a busy one. What it takes to start is measured
 by a run with next to no images, and taken off. Drawing and evaluating are done by `pack` and `evaluate` with one and two processes; training by `accelerate launch`, from packed images, one thread each, with a batch of 64 for all.
 """
 import argparse, json, os, resource, subprocess, sys, tempfile, time
@@ -28,7 +28,8 @@ def cost(f):
 
 def row(p, n, whole, start):
     "What `n` images took: both costs are (wall, cpu), and `start` is of a run with next to nothing to do."
-    wall, used = whole[0]-start[0], max(1e-9, whole[1]-start[1])
+    wall, used = whole[0]-start[0], whole[1]-start[1]
+    if used <= 0: raise ValueError(f'{n} images took less processor time than the start alone; run it on a quieter machine, or with more images.')
     return dict(processes=p, n=n, seconds=round(whole[0], 2), start_seconds=round(start[0], 2), per_s=round(n/wall, 1) if wall > 0 else None, per_cpu_s=round(n/used, 1))
 
 def drawing(tmp, n):
@@ -88,7 +89,7 @@ def main():
     args = p.parse_args()
     if args.train: return train(args.train, args.tmp, args.steps)
     from common import save_json, where # here, for it imports torch, which the processes that draw would have to wait for
-    n, steps = (1024, args.steps or 15) if args.short else (40_960, args.steps or 205)
+    n, steps = (1024, args.steps or 15) if args.short else (20_480, args.steps or 125)
     load = os.getloadavg()
     with tempfile.TemporaryDirectory() as d:
         tmp = Path(d)
@@ -102,6 +103,6 @@ def main():
                    drawing=drawn, training=trained, evaluating=read,
                    constants=dict(draw_per_cpu_s=drawn[0]['per_cpu_s'], train_per_cpu_s=trained[0]['per_cpu_s'], evaluate_per_cpu_s=read[0]['per_cpu_s'], bytes_per_image=round(bytes_, 1), note_bytes=round(note), start_seconds=max(o['start_seconds'] for o in drawn+read), part_seconds=round(per_part(100 if args.short else 1000), 5)),
                    **where('captcha', 'pillow', 'numpy', 'pyarrow', 'accelerate', 'distributed'))
-    save_json(args.out, out); print(out['constants'])
+    save_json(args.out, out); print(out['constants']) # all of it, at the end
 
 if __name__ == '__main__': main()

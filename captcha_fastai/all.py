@@ -41,6 +41,7 @@ from .styles_flat import *
 from .styles_relief import *
 from .styles_mixed import *
 from .synth import *
+from .manifest import *
 from .folder import *
 from .parts import *
 from .pack import *

@@ -44,7 +44,7 @@ def shares(
     res = [cut(at, min(bs, n-at)) for at in range(0, n, bs) if at+bs <= n or not (drop_last or (even and n-at < world))]
     return [o for o in res if len(o)]
 
-# %% ../nbs/12b_distributed.ipynb #867428e9
+# %% ../nbs/12b_distributed.ipynb #360052a4
 class ShareDL(TfmdDL):
     "The share of one process in the batches of `dl`."
     def __init__(self,
@@ -68,11 +68,6 @@ class ShareDL(TfmdDL):
     def passes(self, v): self.dl.passes = v
     @property
     def rng(self): return self.dl.rng # of the order of samples; who sets it decides
-    @rng.setter
-    def rng(self, v): self.dl.rng = v
-
-    @property
-    def rng(self): return self.dl.rng
     @rng.setter
     def rng(self, v): self.dl.rng = v
 

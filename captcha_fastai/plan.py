@@ -74,7 +74,7 @@ def simulate(
         heapq.heappush(events, (now+seconds, k, 'made') if now+seconds <= dies[k] else (dies[k], k, 'lost'))
     return dict(seconds=end, made=made, lost=lost)
 
-# %% ../nbs/16c_plan.ipynb #ef22ef81
+# %% ../nbs/16c_plan.ipynb #c1cd9477
 @dataclass
 class Cluster:
     "What a job runs on; what isn't known has to be assumed, and stands here."
@@ -103,25 +103,25 @@ def plan(
     stored:bool=True, # Draw first and keep; or draw while training?
     path=None, # As in `load_results`
 ) -> pd.DataFrame: # A row for each step
-    "Parts, hours, disk and bottleneck of each step, from the constants of `benchmarks/scale.py`."
+    "Parts, machines, hours, disk, memory and bottleneck of each step, from the constants of `benchmarks/scale.py`."
     r = load_results('scale', path); c,k = r['constants'],r['training'][0]['parameters']
     cores,per = cluster.machines*cluster.cores,images_per_part(n)
     store,fails = cluster.store*1e6/c['bytes_per_image'],cluster.fails/86400
     exchange = 0 if cores == 1 else 8*k/(cluster.network*1e6) # seconds in which processes exchange gradients, for each batch
     train = cores*r['bs']/(r['bs']/c['train_per_cpu_s'] + exchange) # a batch of `bs` for each core
     rows = []
-    def step(name, images, rates, part_images, workers, lost_with):
-        what,rate = _slowest(rates)
-        parts = max(1, ceil(images/part_images))
-        p = images/parts*min(workers, parts)/rate # equal runs
+    def step(name, images, each, shared, part_images, workers, lost_with): # images per second: of one worker, and of what they share
+        parts = max(1, ceil(images/part_images)); busy = min(workers, parts)
+        what,rate = _slowest({'processors': busy*each, **shared})
+        p = images/parts*busy/rate # equal runs
         seconds = ceil(parts/workers)*expected_part(p, fails*lost_with, cluster.restart)
-        rows.append({'step': name, 'images': images, 'parts': parts, 'workers': workers, 'images a second': round(rate), 'hours': seconds/3600, 'TB': 0., 'held up by': what, 'seconds a part': p, 'fails': fails*lost_with})
+        rows.append({'step': name, 'images': images, 'parts': parts, 'machines': cluster.machines, 'workers': workers, 'images a second': round(rate), 'hours': seconds/3600, 'TB': 0., 'GB a worker': 0., 'held up by': what, 'seconds a part': p, 'fails': fails*lost_with})
     if stored:
-        step('draw and pack', n, {'processors': cores*c['draw_per_cpu_s'], 'store': store, 'scheduler': per/c['part_seconds']}, per, cores, 1)
-        rows[-1]['TB'] = n*c['bytes_per_image']/1e12
-    reach = {'processors': train, 'store': store} if stored else {'processors': 1/(1/train + 1/(cores*c['draw_per_cpu_s']))}
-    step('train' if stored else 'draw and train', n, reach, max(1, int(_slowest(reach)[1]*cluster.checkpoint)), 1, cluster.machines) # all go back to the last checkpoint together
-    step('evaluate', tests, {'processors': cores*c['evaluate_per_cpu_s'], 'store': store, 'scheduler': 4096/c['part_seconds']}, 4096, cores, 1)
+        step('draw and pack', n, c['draw_per_cpu_s'], {'store': store, 'scheduler': per/c['part_seconds']}, per, cores, 1)
+        rows[-1].update({'TB': n*c['bytes_per_image']/1e12, 'GB a worker': 2*min(n, per)*c['bytes_per_image']/1e9}) # a shard is in memory twice while it is written
+    each,shared = (train,{'store': store}) if stored else (1/(1/train + 1/(cores*c['draw_per_cpu_s'])),{})
+    step('train' if stored else 'draw and train', n, each, shared, max(1, int(min([each, *shared.values()])*cluster.checkpoint)), 1, cluster.machines) # all go back to the last checkpoint together
+    step('evaluate', tests, c['evaluate_per_cpu_s'], {'store': store, 'scheduler': 4096/c['part_seconds']}, 4096, cores, 1)
     return pd.DataFrame(rows)
 
 # %% ../nbs/16c_plan.ipynb #3a2b4938

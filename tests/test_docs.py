@@ -5,7 +5,8 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 import pytest
 from filelock import FileLock
-from test_serve import browser, css, until
+from helpers import until
+from test_serve import browser, css
 
 root = Path(__file__).parent.parent
 

@@ -12,6 +12,7 @@ from captcha_fastai.decode import ImpossibleText
 from captcha_fastai.serve import make_app
 from captcha_fastai.serve_cli import listen, main
 from captcha_fastai.vocab import Vocab
+from helpers import until
 
 root = Path(__file__).parent.parent
 vocab = Vocab('0=abcdefg')
@@ -198,13 +199,6 @@ def answer(port, *pieces, wait=0.):
             for p in pieces: s.sendall(p); time.sleep(wait)
         except OSError: pass # it has hung up
         return s.makefile('rb').read()
-
-def until(f, seconds=20):
-    end = time.monotonic() + seconds
-    while not (r := f()):
-        assert time.monotonic() < end, 'it did not happen'
-        time.sleep(.05)
-    return r
 
 def raw(body, length=None):
     form = b'--b\r\nContent-Disposition: form-data; name="images"; filename="x.png"\r\n\r\n' + body + b'\r\n--b--\r\n'
