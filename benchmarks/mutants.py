@@ -4,7 +4,7 @@
 
 Of each module's possible mutants `--n` are drawn by number (0 takes all). The parent imports what is heavy once; every mutant lives in a fork of it. Its tests run from the quick ones to the slow ones and end at the first that fails.
 A mutant is killed when a test fails or `--seconds` are over. `explained` says why survivors change nothing that anybody could see. `--only` takes those mutants whose words hold WORDS, prints what became of them, and writes nothing."""
-import argparse, ast, os, random, signal, sys, time
+import argparse, ast, os, random, re, signal, sys, time
 from pathlib import Path
 from common import load_json, results, save_json, where
 
@@ -80,9 +80,16 @@ class Planted:
     def create_module(self, spec): return None
     def exec_module(self, module): module.__file__ = module.__spec__.origin; exec(compile(self.source, module.__file__, 'exec'), module.__dict__)
 
+def users(module):
+    "The modules of the package that import `module`, straight or by others, and itself"
+    imports = {f.stem: set(re.findall(r'^\s*from (?:captcha_fastai)?\.(\w+) import', f.read_text(), re.M)) for f in (root/'captcha_fastai').glob('*.py')}
+    found = {module}
+    while more := {k for k,v in imports.items() if v & found} - found: found |= more
+    return found
+
 def tests(module, source):
     "Run the module's tests against `source`, in this process; anything raised means: noticed"
-    for o in [o for o in sys.modules if o.startswith('captcha_fastai')]: del sys.modules[o]
+    for o in users(module): sys.modules.pop(f'captcha_fastai.{o}', None)
     sys.meta_path.insert(0, Planted(module, source))
     import importlib, json, pytest
     made = importlib.import_module(f'captcha_fastai.{module}')
