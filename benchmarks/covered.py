@@ -6,7 +6,7 @@
 An exported cell *is* lines of the package, so a notebook that runs it has run those. Every notebook (without cells that are `slow`) and every file of tests lives in a fork of a process that has imported what is heavy;
 what they start, such as commands and data workers, is measured too. What each has run is kept in `--data`, so that one of them can be measured again; a line counts for as long as its module is what it was then.
 A notebook or a file of tests that fails counts for what it has run, and its name is in the answer."""
-import argparse, ast, asyncio, hashlib, inspect, json, os, re, signal, sys, tempfile, time, traceback, types
+import __future__, argparse, ast, asyncio, hashlib, inspect, json, os, re, signal, sys, tempfile, time, traceback, types
 from pathlib import Path
 from common import cache, load_json, results, save_json, where
 
@@ -21,7 +21,8 @@ def modules(): return {o.name: o for o in sorted(package.glob('*.py'))}
 
 # a notebook
 
-_own = re.compile(r'^(\s*from) captcha_fastai\.', re.M)
+_own = re.compile(r'\bfrom (captcha_fastai\.?|\.)') # exporting makes some imports relative
+_futures = [getattr(__future__, o).compiler_flag for o in __future__.all_feature_names]
 
 def exported():
     "{id of an exported cell: (its module, the line after its heading)}"
@@ -34,13 +35,13 @@ def located(cell, places):
     module,line = places[cell['id']]
     body = re.sub(r'^#\|.*\n', '', source, flags=re.M).rstrip()
     there = '\n'.join(module.read_text().splitlines()[line:line+len(body.splitlines())])
-    assert _own.sub(r'\1 .', body) == there, f'{module.name} is not what the notebooks export: run nbdev-export'
+    assert _own.sub('', body) == _own.sub('', there), f'{module.name} is not what the notebooks export: run nbdev-export'
     return ast.increment_lineno(ast.parse(body), line), str(module)
 
 def run_notebook(path):
     "Its code cells in a module `__main__`, values at the ends of cells shown to nobody"
     from IPython.core.interactiveshell import InteractiveShell
-    show,loop,main,places = InteractiveShell.instance().display_formatter.format,asyncio.new_event_loop(),types.ModuleType('__main__'),exported()
+    show,loop,main,places,flags = InteractiveShell.instance().display_formatter.format,asyncio.new_event_loop(),types.ModuleType('__main__'),exported(),ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     sys.modules['__main__'] = main
     os.chdir(path.parent); sys.path.insert(0, '')
     for c in json.loads(path.read_text())['cells']:
@@ -50,7 +51,8 @@ def run_notebook(path):
         last = tree.body.pop().value if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         for part,mode in ((tree,'exec'), (last and ast.Expression(last),'eval')):
             if not part: continue
-            code = compile(part, name, mode, flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+            code = compile(part, name, mode, flags=flags, dont_inherit=True)
+            for o in _futures: flags |= code.co_flags & o # in a notebook, `from __future__ import …` holds for all cells below
             value = eval(code, vars(main))
             if code.co_flags & inspect.CO_COROUTINE: value = loop.run_until_complete(value)
             if mode == 'eval' and not source.rstrip().endswith(';'): show(value)
