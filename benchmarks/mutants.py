@@ -4,13 +4,13 @@
 
 Of each module's possible mutants `--n` are drawn by number (0 takes all). The parent imports what is heavy once; every mutant lives in a fork of it. Its tests run from the quick ones to the slow ones and end at the first that fails.
 A mutant is killed when a test fails or `--seconds` are over. `explained` says why survivors change nothing that anybody could see. `--only` takes those mutants whose words hold WORDS, prints what became of them, and writes nothing."""
-import argparse, ast, os, random, re, signal, sys, time
+import argparse, ast, os, random, re, shlex, signal, sys, time
 from pathlib import Path
 from common import load_json, results, save_json, where
 
 root = Path(__file__).parent.parent
 modules = { # module: notebooks, and tests in the order in which they run
-    'decode': ['02_decode', 'test_decode.py::test_wide_beam_is_brute_force', 'test_decode.py', 'test_decode_properties.py'],
+    'decode': ['02_decode', 'test_decode.py -k "numpy or path_beam or skipped or fast_ctc"'], # the compiled engine is another module
     'losses': ['10_losses', 'test_numbers.py::test_losses_by_hand', 'test_numbers.py::test_steps_needed', 'test_numbers.py::test_label_padding'],
     'metrics': ['11_metrics', 'test_numbers.py::test_metrics_know_their_names', 'test_numbers.py::test_metrics_are_plain_loops'],
     'transfer': ['test_transfer.py', '19_transfer'],
@@ -95,7 +95,7 @@ def tests(module, source):
     made = importlib.import_module(f'captcha_fastai.{module}')
     for what in modules[module]:
         if '.py' in what:
-            if pytest.main(['-x','-q','-n0','--tb=no','-p','no:cacheprovider','--no-header',str(root/'tests'/what)]): raise AssertionError(f'{what} has failed')
+            if pytest.main(['-x','-q','-n0','--tb=no','-p','no:cacheprovider','--no-header',*shlex.split(f'{root}/tests/{what}')]): raise AssertionError(f'{what} has failed')
             continue
         g = dict(vars(made), __name__='__main__')
         for c in json.loads((root/'nbs'/f'{what}.ipynb').read_text())['cells']:
