@@ -68,7 +68,8 @@ def measured(name, folder):
     "Run one of them in this process, its lines written to `folder`"
     import coverage
     for o in [o for o in sys.modules if o.split('.')[0] == package.name]: del sys.modules[o] # what `common` has imported before anybody looked
-    cov = coverage.Coverage(data_file=str(folder/'data'), data_suffix=True, source_dirs=[str(package)], config_file=str(root/'pyproject.toml'))
+    (folder/'config').write_text(f'[run]\nsource_dirs = {package}\ndata_file = {folder}/data\nparallel = true\npatch = subprocess\nconcurrency = thread, multiprocessing\n') # for workers and commands too
+    cov = coverage.Coverage(config_file=str(folder/'config'))
     cov.start()
     try: run_notebook(notebooks[name]) if name in notebooks else run_tests(tests[name])
     finally: cov.stop(); cov.save()
@@ -109,7 +110,7 @@ def report(data):
     "Lines of the package that somebody has run, and those that nobody has"
     import coverage
     runs = [o for f in sorted(data.glob('*.json')) if (o := load_json(f))['name'] in {*notebooks, *tests}]
-    cov,rows = coverage.Coverage(data_file=None, config_file=str(root/'pyproject.toml')),[]
+    cov,rows = coverage.Coverage(data_file=None, config_file=False),[]
     cov.start(); cov.stop()
     for name,path in modules().items():
         now,ran = digest(path),set()
