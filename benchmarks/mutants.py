@@ -10,13 +10,21 @@ from common import load_json, results, save_json, where
 
 root = Path(__file__).parent.parent
 modules = { # module: notebooks, and tests in the order in which they run
-    'decode': ['02_decode', 'test_decode.py -k "numpy or path_beam or skipped or fast_ctc"'], # the compiled engine is another module
+    'decode': ['02_decode', 'test_decode.py -k "numpy or path_beam or skipped or fast_ctc"', 'test_decode_properties.py -k "one_by_one or more_than_half"'], # the compiled engine is another module
     'losses': ['10_losses', 'test_numbers.py::test_losses_by_hand', 'test_numbers.py::test_steps_needed', 'test_numbers.py::test_label_padding'],
     'metrics': ['11_metrics', 'test_numbers.py::test_metrics_know_their_names', 'test_numbers.py::test_metrics_are_plain_loops'],
     'transfer': ['test_transfer.py', '19_transfer'],
 }
+_root = '_Tree.__init__: self.n_class, self.parent, self.char, self.depth = (n_class, np.full(n, -1), np.full(n, -1), np.zeros(n, int)) -> '
+_chunk = '_beam: step = max(1, 2 ** 23 // ((T + 1) * C * len(rules.final))) if not kernels and rules.bound else max(N, 1) -> '
 explained = { # module: {words of the mutant: why nobody can see it}
-    'decode': {'_Tree.children: key = parent * self.n_class + char -> key = parent * self.n_class - char': 'any key that is another for each pair of parent and character will do'},
+    'decode': {
+        '_Tree.children: key = parent * self.n_class + char -> key = parent * self.n_class - char': 'any key that is another for each pair of parent and character will do',
+        _root+'self.n_class, self.parent, self.char, self.depth = (n_class, np.full(n, -1), np.full(n, -2), np.zeros(n, int))': 'the empty text has no last character, and any negative number says so',
+        '_beam: size = min(size, sum(((C - 1) ** n for n in range(T + 1)))) -> pass': 'a beam wider than there are texts has empty places, which are cut off',
+        _chunk+'step = max(2, 2 ** 23 // ((T + 1) * C * len(rules.final))) if not kernels and rules.bound else max(N, 1)': 'how many sequences are searched at once matters to memory alone',
+        _chunk+'step = max(1, 2 ** 23 // ((T + 1) * C * len(rules.final))) if not kernels and rules.bound else max(N, 2)': 'a chunk may be longer than the batch',
+    },
 }
 
 _swap = {ast.Lt:ast.LtE, ast.LtE:ast.Lt, ast.Gt:ast.GtE, ast.GtE:ast.Gt, ast.Eq:ast.NotEq, ast.NotEq:ast.Eq, ast.In:ast.NotIn, ast.NotIn:ast.In, ast.Is:ast.IsNot, ast.IsNot:ast.Is,
