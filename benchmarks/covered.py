@@ -15,6 +15,8 @@ package = root/'captcha_fastai'
 notebooks = {p.relative_to(root).as_posix(): p for p in sorted((root/'nbs').rglob('*.ipynb')) if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts)}
 tests = {p.relative_to(root).as_posix(): p for p in sorted((root/'tests').glob('test_*.py')) if p.stem != 'test_notebooks'} # notebooks run by themselves
 
+interpreted = ('01a_kernels','02_decode') # here Python runs what numba compiles elsewhere, for nobody sees the lines of compiled code
+
 def digest(path): return hashlib.sha256(path.read_bytes()).hexdigest()
 
 def modules(): return {o.name: o for o in sorted(package.glob('*.py'))}
@@ -68,6 +70,9 @@ def measured(name, folder):
     "Run one of them in this process, its lines written to `folder`"
     import coverage
     for o in [o for o in sys.modules if o.split('.')[0] == package.name]: del sys.modules[o] # what `common` has imported before anybody looked
+    if Path(name).stem in interpreted:
+        import numba
+        numba.config.DISABLE_JIT = True
     (folder/'config').write_text(f'[run]\nsource_dirs = {package}\ndata_file = {folder}/data\nparallel = true\npatch = subprocess\nconcurrency = thread, multiprocessing\n') # for workers and commands too
     cov = coverage.Coverage(config_file=str(folder/'config'))
     cov.start()
