@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from captcha_fastai.all import *
+from captcha_fastai.reading import printable
 from captcha_fastai.tables import csv_line, read_table
 from captcha_fastai import reader_cli, synth_cli
 from captcha_fastai.cli import demo
@@ -213,6 +214,21 @@ def names(home, ways=None):
         expect = sum(o is True for o in files.values()) - 2*(way == 'from_folder') # a name that is not UTF-8 and one of two lines are images, but no labels
         counts['right' if n == expect else 'wrong'] += 1
         if n != expect: bad.append(f'{way}: {n} instead of {expect}')
+    def count(way, ok, why):
+        counts['right' if ok else 'wrong'] += 1
+        if not ok: bad.append(f'{way}: {why}')
+    out = home/'out'; out.mkdir(); os.chmod(out, 0o777)
+    for o in (home/'reader', *(home/'reader').iterdir(), home/'reader.onnx'): os.chmod(o, 0o755)
+    for way,reader in (('captcha-read', home/'reader'), ('captcha-read, ONNX', home/'reader.onnx')):
+        with at_most(60), nobody(): status,_,err = call(reader_cli.read, reader, folder, '--csv', out/f'{reader.name}.csv')
+        rows = read_table(out/f'{reader.name}.csv')[1]
+        count(way, status == 3 and all(map(clear, err.splitlines())) and Counter(r[1] if r[4] == '' else None for r in rows) == {want[0]: sum(o is True for o in files.values()), None: 1}, err or rows)
+    texts = [f.name for f,ok in files.items() if ok and printable(f.name) == f.name or f.name == 'two\nlines.png'] # a table is UTF-8
+    (home/'odd.csv').write_text(''.join(map(csv_line, [('file','text'), *((o,'12') for o in texts)])))
+    with at_most(60): dls = CaptchaDataLoaders.from_csv(home, 'odd.csv', folder='odd', seed=0, bs=2, valid_pct=.3, num_workers=0, size=(32,80))
+    count('from_csv', sorted(f.name for f in dls.tfm.files) == sorted(texts), dls.tfm.files)
+    for f,ok in files.items():
+        if ok: count(f'{f.name!r}, api', same_reading(found := ways.api(printable(f.name), saved(picture(1)[0], 'PNG')), want), found)
     return dict(files=len(files), answers=dict(counts), wrong=bad)
 
 # tables

@@ -59,14 +59,14 @@ def char_accuracy(pred, targ):
     "Share of the label's characters that are right at their place; a missing one is wrong."
     return ((pred == targ) & (targ != 0)).sum(1), (targ != 0).sum(1)
 
-# %% ../nbs/11_metrics.ipynb #03c2268a
+# %% ../nbs/11_metrics.ipynb #71920f1e
 def edit_distance(
     pred, # Ids `(N, L)`, padded with 0
     targ, # Ids `(N, M)`, padded with 0
 ) -> np.ndarray: # int `(N,)`
     "The least number of insertions, deletions and substitutions from one text to the other (Levenshtein), for all rows at once."
     pred,targ = _same_width(pred, targ)
-    row = (targ != 0).cumsum(1)*1 # distance from nothing to each beginning of the label
+    row = (targ != 0).cumsum(1) # distance from nothing to each beginning of the label
     row = np.pad(row, ((0,0),(1,0)))
     for i in range(pred.shape[1]):
         on,new = pred[:,i] != 0,[row[:,0] + 1]

@@ -10,7 +10,7 @@ import pandas as pd
 from .results import *
 
 # %% auto #0
-__all__ = ['reliability_table', 'malformed_table', 'mutants_table', 'service_table']
+__all__ = ['reliability_table', 'malformed_table', 'mutants_table', 'survivors_table', 'coverage_table', 'service_table']
 
 # %% ../nbs/16b_reliability.ipynb #4b6e3f10
 def _said(counts): return ', '.join(f'{v:,} {k}' for k,v in counts.items()) or 'nothing'
@@ -47,12 +47,31 @@ def malformed_table(path=None) -> Markdown: # `path` as in `load_results`
     kinds = _results(path).get('images', {}).get('kinds', {})
     return markdown_table(pd.DataFrame([{'kind': k, 'images': sum(c.values()), **{o: c.get(o, 0) for o in ('right','error','wrong')}} for k,c in kinds.items()], columns=['kind','images','right','error','wrong']))
 
-# %% ../nbs/16b_reliability.ipynb #63923da8
+# %% ../nbs/16b_reliability.ipynb #7cef6e2c
 def mutants_table(path=None) -> Markdown: # `path` as in `load_results`
-    "For each module: mutants, those that the tests noticed, and those that they did not."
+    "For each module: mutants, those that the tests noticed, those that change nothing, and holes."
     try: rows = load_results('mutants', path)['rows']
     except FileNotFoundError: rows = []
-    return markdown_table(pd.DataFrame([{'module': r['module'], 'mutants': r['n'], 'of all possible': r['possible'], 'killed': r['killed'], 'survived': len(r['survived'])} for r in rows], columns=['module','mutants','of all possible','killed','survived']))
+    known = lambda r: sum(bool(o['explanation']) for o in r['survived'])
+    return markdown_table(pd.DataFrame([{'module': r['module'], 'mutants': r['n'], 'of all possible': r['possible'], 'killed': r['killed'], 'explained': known(r), 'holes': len(r['survived'])-known(r)} for r in rows],
+        columns=['module','mutants','of all possible','killed','explained','holes']))
+
+# %% ../nbs/16b_reliability.ipynb #556fdbd0
+def survivors_table(path=None) -> Markdown: # `path` as in `load_results`
+    "The mutants that live on, and why."
+    try: rows = load_results('mutants', path)['rows']
+    except FileNotFoundError: rows = []
+    return markdown_table(pd.DataFrame([{'module': r['module'], 'mutant': f"`{o['mutant']}`".replace('|', '\\|'), 'why': o['explanation'] or 'a hole'} for r in rows for o in r['survived']], columns=['module','mutant','why']))
+
+# %% ../nbs/16b_reliability.ipynb #97cd1672
+def coverage_table(path=None) -> Markdown: # `path` as in `load_results`
+    "Lines of the package, and those that notebooks and tests have run: all together, and modules below 95 %."
+    try: r = load_results('coverage', path)
+    except FileNotFoundError: r = dict(modules=[])
+    share = lambda o: 100*o['run']/max(o['lines'], 1)
+    low = sorted((o for o in r['modules'] if share(o) < 95), key=share)
+    rows = [dict(r, module=f"all {len(r['modules'])} (notebooks: {r['notebooks']}, files of tests: {r['tests']})"), *low] if r['modules'] else []
+    return markdown_table(pd.DataFrame([{'module': o['module'], 'lines': f"{o['lines']:,}", 'run': f"{o['run']:,}", '%': f'{share(o):.1f}'} for o in rows], columns=['module','lines','run','%']))
 
 # %% ../nbs/16b_reliability.ipynb #d558d2d3
 def service_table(path=None) -> Markdown: # `path` as in `load_results`

@@ -6,12 +6,13 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 from captcha_fastai.all import (Adam, Callback, CaptchaCTCLoss, CaptchaDataLoaders, CaptchaMetric, CaptchaReader, DataLoader, DataLoaders, F, Learner, PositionCrossEntropyLoss, Resumable, SynthCaptcha, Vocab,
-                                Weights, arch_meta, captcha_accuracy, captcha_learner, cer, char_accuracy, edit_distance, encode_label, fit_weights, mae, nn, nopool_xresnet, ranger, read_weights, set_seed, write_weights)
+                                Weights, arch_meta, captcha_accuracy, captcha_learner, cer, char_accuracy, edit_distance, encode_label, fit_weights, mae, nn, nopool_xresnet, ranger, read_weights, set_seed, steps_needed, write_weights)
 from captcha_fastai.tables import csv_line, plain_cell, read_table, safe_cell
 
 some = settings(max_examples=80, deadline=None, derandomize=True)
 letters = st.characters(exclude_categories=['Cs'])
 alphabets = st.lists(letters, min_size=1, max_size=20, unique=True)
+words = st.lists(st.integers(1, 4), max_size=6)
 
 @some
 @given(alphabets, st.data())
@@ -39,6 +40,32 @@ def test_label_padding(chars, data):
         torch.testing.assert_close(loss(logits, labels), each.mean())
         torch.testing.assert_close(loss(logits, labels, reduction='sum'), each.sum())
         torch.testing.assert_close(loss.activation(logits), logits.softmax(2))
+        loss.head.temperature = 2.
+        torch.testing.assert_close(loss.activation(logits), (logits/2).softmax(2))
+
+@some
+@given(st.lists(words, min_size=1, max_size=6), st.integers(0, 2))
+def test_steps_needed(labels, more):
+    "A character takes a step, and one more if it is like the one before; a label that fits exactly has a loss, one step less is refused"
+    width = max(map(len, labels))+more
+    targ = torch.tensor([l + [0]*(width-len(l)) for l in labels]).view(len(labels), width)
+    need = [len(l) + sum(a == b for a,b in zip(l, l[1:])) for l in labels]
+    assert steps_needed(targ).tolist() == need
+    loss,logits = CaptchaCTCLoss(),torch.zeros(len(labels), max(need), 5)
+    if max(need) > 0: assert (loss(logits, targ, 'none') > 0).tolist() == [True]*len(labels)
+    if max(need) > 1:
+        with pytest.raises(ValueError, match=f'needs {max(need)} time steps, but the model gives {max(need)-1}'): loss(logits[:,1:], targ)
+
+def test_losses_by_hand():
+    g = torch.Generator().manual_seed(0)
+    logits,targ = torch.randn(3, 4, 5, generator=g),torch.tensor([[1,2,3,4],[2,2,0,0],[3,0,0,0]])
+    torch.testing.assert_close(PositionCrossEntropyLoss()(logits, targ), F.cross_entropy(logits.flatten(0,1), targ.flatten(), label_smoothing=.1))
+    position = PositionCrossEntropyLoss()
+    assert position.decodes(position.activation(logits)).tolist() == [l[:l.index(0)]+[0]*(4-l.index(0)) if 0 in l else l for l in logits.argmax(2).tolist()]
+    for loss in (position, CaptchaCTCLoss()): np.testing.assert_array_equal(loss.log_prob(logits, targ), loss.log_prob(logits, targ.numpy()))
+    logits[0,:,1] = -torch.inf # what the net holds for impossible teaches nothing, and spoils nothing
+    each = CaptchaCTCLoss()(logits, targ, reduction='none')
+    assert each[0] == 0 and (each[1:] > 0).all() and each.isfinite().all()
 
 def edits(a, b):
     "Levenshtein distance by the book"
@@ -46,8 +73,6 @@ def edits(a, b):
     for i in range(len(a)):
         for j in range(len(b)): d[i+1,j+1] = min(d[i,j+1]+1, d[i+1,j]+1, d[i,j] + (a[i] != b[j]))
     return d[len(a),len(b)]
-
-words = st.lists(st.integers(1, 4), max_size=6)
 
 @some
 @given(st.lists(st.tuples(words, words), min_size=1, max_size=7), st.data())
@@ -65,6 +90,10 @@ def test_metrics_are_plain_loops(pairs, data):
         for s in (slice(cut), slice(cut, None)):
             if len(pred[s]): m._add(pred[s], targ[s])
         assert m.value == metric(pred, targ)
+
+def test_metrics_know_their_names():
+    for m,name in ((captcha_accuracy,'captcha_accuracy'), (char_accuracy,'char_accuracy'), (cer,'cer')):
+        assert (m.name, repr(m), m.__name__, m.__qualname__, m.__module__) == (name, name, name, name, 'captcha_fastai.metrics') and m.__doc__ == m.func.__doc__
 
 @some
 @given(st.lists(st.text(st.characters(exclude_categories=['Cs'], exclude_characters='\0'), max_size=8), min_size=2, max_size=5))
