@@ -92,7 +92,9 @@ def _find(o, name):
     for part in name.split('.'): o = getattr(o, part, None) or vars(sys.modules['fastai.vision.all']).get(part)
     return o
 
-def said(o): return (inspect.getdoc(getattr(o, 'fget', None) or o) or '').split('\n')[0] if o is not None else ''
+def said(o):
+    "The first line of its own docstring, not of one that it inherits"
+    return inspect.cleandoc((getattr(o, 'fget', None) or o).__doc__ or '').split('\n')[0] if o is not None else ''
 
 def names_page(rows, anchors):
     "A Markdown page of them, by module"
