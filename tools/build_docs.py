@@ -189,7 +189,7 @@ def render(engine, doc_path):
     "Run the engine in `_stage`; a warning is an error"
     if engine == 'quarto': # smalldocs takes its widths from styles.css
         settings = yaml.safe_load((stage/'_quarto.yml').read_text(encoding='utf-8'))
-        settings['format']['html']['grid'] = {'sidebar-width':'230px', 'body-width':'900px', 'margin-width':'180px'}
+        settings['format']['html']['grid'] = {'sidebar-width':'220px', 'body-width':'900px', 'margin-width':'165px'}
         (stage/'_quarto.yml').write_text(yaml.dump(settings, sort_keys=False), encoding='utf-8')
     command = ['quarto', 'render', str(stage), '--no-execute'] if engine == 'quarto' else [sys.executable, '-m', 'smalldocs.cli', 'render', str(stage), '--strict']
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace')
