@@ -63,5 +63,8 @@ def _light(self:CaptchaAugment, x):
 class RemoveBackground(Transform):
     "Batches `(N, c, h, w)` in [0, 1] without the flat ground of each image; see `remove_background`."
     order = 20 # after the change to floats, before variation
-    def __init__(self, share=0.35, tol=0.02): self.share,self.tol = share,tol # as in `remove_background`
+    def __init__(self,
+        share:float=0.35, # Least share of the pixels that a flat ground covers
+        tol:float=0.02, # Greatest distance of those pixels to its colour, in each channel
+    ): self.share,self.tol = share,tol
     def encodes(self, x:TensorImage): return remove_background(x, self.share, self.tol)

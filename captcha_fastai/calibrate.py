@@ -33,7 +33,11 @@ def calibration_error(
 # %% ../nbs/13a_calibrate.ipynb #9accfcb6
 class Calibrator:
     "Fits the temperature of a learner's head on labelled images, and keeps it on the learner."
-    def __init__(self, learn, ds_idx=1, dl=None):
+    def __init__(self,
+        learn, # A `CaptchaLearner`
+        ds_idx:int=1, # 1 for the validation images, 0 for those of training
+        dl=None, # Or a DataLoader of other labelled images
+    ):
         self.learn,self.head = learn,learn.head
         logits,targs = learn.get_preds(ds_idx=ds_idx, dl=dl, act=lambda x: x)
         self.logits,self.targs = to_np(logits).astype(np.float64),to_np(targs)
@@ -95,7 +99,10 @@ class Threshold(NamedTuple):
 
 class RiskCoverage:
     "The bargain between answering much and answering right."
-    def __init__(self, confidence, right): # `(N,)` probabilities, `(N,)` bool
+    def __init__(self,
+        confidence, # Of each reading, `(N,)` from 0 to 1
+        right, # Was it right? `(N,)` bool
+    ):
         order = np.argsort(-confidence, kind='stable')
         self.n,k,n = len(order),right[order].cumsum(),np.arange(1, len(order)+1)
         low,high = wilson(k, n)
@@ -113,7 +120,10 @@ class RiskCoverage:
         raise ValueError(f'No threshold is shown to reach {accuracy}: that takes {need} answered images without an error, and there are {self.n} images, '
                          f'the best {self.table.n[self.table.low.idxmax()]} of which reach {self.table.low.max():.4f}.')
 
-    def plot(self, ax=None, figsize=(5,3)):
+    def plot(self,
+        ax=None, # Matplotlib axes to draw in
+        figsize:tuple=(5,3), # Inches
+    ):
         "Accuracy with its interval against coverage."
         ax = ax or plt.subplots(figsize=figsize)[1]
         t = self.table

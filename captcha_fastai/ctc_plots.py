@@ -103,7 +103,7 @@ def plot_lattice(
     for o in ax.spines.values(): o.set_visible(False)
     return ax
 
-# %% ../nbs/13b_ctc_plots.ipynb #1ce3588c
+# %% ../nbs/13b_ctc_plots.ipynb #ac1e7429
 def plot_beam(
     log_probs, # `(T, C)`
     vocab, # The `Vocab`
@@ -116,11 +116,11 @@ def plot_beam(
     lp = _one(log_probs)
     T = len(lp)
     beams = [beam_decode(lp[None,:t], beam_size, n_best=beam_size, vocab=vocab, **(constraints if t == T else {}))[0] for t in range(1, T+1)]
-    ax = ax or plt.subplots(figsize=(.75*T, .3*beam_size+.5))[1]
+    ax = ax or plt.subplots(figsize=(.66*T, .3*beam_size+.5))[1]
     for t,beam in enumerate(beams):
         for r,h in enumerate(beam):
             text,p = vocab.decode(h.ids),np.exp(h.log_prob)
-            ax.text(t, r, text or '∅', ha='center', va='center', fontsize=8, color=plt.cm.Blues(.25+.75*p**.5), weight='bold' if label is not None and label.startswith(text) else None)
+            ax.text(t, r, text or '∅', ha='center', va='center', fontsize=9, color=plt.cm.Blues(.55+.45*p**.5), weight='bold' if label is not None and label.startswith(text) else None)
     ax.set(xlim=(-.6, T-.4), ylim=(beam_size-.4, -.6), xticks=range(T), yticks=[], xlabel='column')
     ax.tick_params(length=0)
     for o in ax.spines.values(): o.set_visible(False)

@@ -45,7 +45,9 @@ class CaptchaReader(BaseReader):
         self.net = reader_net(info, state, self.bs)
         self.to(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
 
-    def to(self, device) -> CaptchaReader: # self
+    def to(self,
+        device, # Such as 'cpu' or 'cuda:0'
+    ) -> CaptchaReader: # self
         "Move to another device."
         self.device = torch.device(device)
         self.net.to(self.device, memory_format=torch.channels_last)

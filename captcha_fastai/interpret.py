@@ -86,7 +86,7 @@ def confusions(self:CaptchaInterpretation) -> pd.DataFrame: # Columns label, rea
 @patch
 def plot_confusions(self:CaptchaInterpretation,
     figsize=(4,4), # Inches
-    cmap='Blues',
+    cmap:str='Blues', # Matplotlib colours, from none to most
     ax=None, # Matplotlib axes to draw in
 ):
     "A matrix of the characters that were confused: label down, reading across; ∅ is nothing."

@@ -46,7 +46,10 @@ class CaptchaLoss:
 class PositionCrossEntropyLoss(CaptchaLoss):
     "Cross-entropy at each place, label-smoothed, averaged over the places of an image."
     head_cls = PositionHead
-    def __init__(self, vocab=None, decoder=None, reduction='mean', 
+    def __init__(self,
+        vocab=None, # A `Vocab`; a learner puts in its own
+        decoder:dict=None, # Options of decoding, see `Head.decode`
+        reduction:str='mean', # Over the images of a batch: 'mean', 'sum' or 'none'
         label_smoothing:float=0.1, # Share of probability spread over all classes
     ):
         super().__init__(vocab, decoder, reduction)

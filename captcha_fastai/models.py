@@ -150,7 +150,12 @@ def exact_floats(
 # %% ../nbs/08_models.ipynb #e1ba6a1c
 class PositionModel(nn.Module):
     "`body`, then `head` to `max_len*n_class` numbers, as logits `(N, max_len, n_class)`."
-    def __init__(self, body, head, n_class, max_len):
+    def __init__(self,
+        body, # Images to a feature map
+        head, # The map to `(N, max_len*n_class)`
+        n_class:int, # Characters and id 0
+        max_len:int, # Places
+    ):
         super().__init__()
         self.body,self.head,self.n_class,self.max_len = body,head,n_class,max_len
     def forward(self, x): # `(N, c_in, h, w)` float

@@ -80,7 +80,10 @@ class SquishResize(Transform):
 # %% ../nbs/08f_samples.ipynb #8457c46a
 class CaptchaEncode(Transform):
     "Text to padded `TensorCaptcha` and back; what is not given is read off the training items."
-    def __init__(self, vocab=None, max_len=None): self.vocab,self.max_len = as_vocab(vocab),max_len
+    def __init__(self,
+        vocab=None, # A `Vocab` or its characters
+        max_len:int=None, # Places that texts are padded to
+    ): self.vocab,self.max_len = as_vocab(vocab),max_len
     def setups(self, items):
         if self.vocab is not None and self.max_len is not None: return
         labels = list(items)

@@ -94,7 +94,11 @@ class BoundedBody:
                 self.seen += len(message.get('body', b''))
                 self.more = message.get('more_body', False)
 
-def too_large(max_bytes) -> str: return f'The upload is larger than {max_bytes/1e6:g} MB; send fewer or smaller images at a time.'
+def too_large(
+    max_bytes:int, # What was allowed
+) -> str:
+    "What is said to an upload of more than `max_bytes`."
+    return f'The upload is larger than {max_bytes/1e6:g} MB; send fewer or smaller images at a time.'
 
 # %% ../nbs/18a_guard.ipynb #7c04c520
 lock_down = {

@@ -79,7 +79,7 @@ def get_style(o) -> Style:
 
 # %% ../nbs/04b_styles.ipynb #98445c7b
 def line_mask(
-    text:str,
+    text:str, # What to write
     size:tuple, # (height, width)
     path:str, # A font file
     em:int, # Size of the font in pixels
@@ -232,7 +232,7 @@ def sheet(
     texts, # What to write, one for each picture
     size:tuple=(50,200), # (height, width) of a picture
     cols:int=3, # Pictures in a row
-    seed=0,
+    seed:int=0, # Of the pictures
 ): # PIL image
     "Examples of a style side by side."
     s = get_style(style); fonts = usable_fonts(s.fonts, ''.join(texts))

@@ -74,13 +74,18 @@ def _size(o):
 
 # %% ../nbs/05_synth.ipynb #b8a0cf97
 @patch
-def text(self:SynthCaptcha, i:int) -> str:
+def text(self:SynthCaptcha,
+    i:int, # Number of the sample, from 0
+) -> str:
     "The text of item `i`, without drawing it."
     r = Rng(f'text {self.seed} {i}')
     return ''.join(r.choices(self.chars, self.weights, k=r.randint(*self.length)))
 
 @patch
-def draw(self:SynthCaptcha, text:str, i:int=0):
+def draw(self:SynthCaptcha,
+    text:str, # What to write, any length
+    i:int=0, # The item whose random numbers the picture takes
+):
     "The picture of any `text` in `chars`, drawn with the random numbers of item `i`."
     bad = [c for c in text if c not in self.chars]
     if bad or not text: raise ValueError(f"The text {text!r} can't be drawn: " + (f'{bad[0]!r} is not in chars.' if bad else 'it is empty.'))

@@ -27,7 +27,7 @@ def offline_online_table(path=None) -> Markdown: # `path` as in `load_results`
                     'characters, %': cells('char_accuracy'), 'loss': ' · '.join(f"{r['loss']:.2f}" for r in rs), 'CPU minutes': cells('cpu_minutes')})
     return markdown_table(pd.DataFrame(out))
 
-# %% ../nbs/16a_synth_results.ipynb #2e5375b1
+# %% ../nbs/16a_synth_results.ipynb #bc8d6e05
 def plot_stages(
     path=None, # As in `load_results`
     axs=None, # A matplotlib axes for each run
@@ -36,7 +36,10 @@ def plot_stages(
     import matplotlib.pyplot as plt
     import numpy as np
     runs = _runs(load_results('offline_online', path)['rows'])
-    if axs is None: axs = plt.subplots(1, len(runs), figsize=(2.6*len(runs),2.6), sharey=True)[1]
+    if axs is None:
+        axs = plt.subplots(-(-len(runs)//3), 3, figsize=(7.5,2.4*-(-len(runs)//3)), sharey=True, layout='constrained')[1].ravel()
+        for ax in axs[len(runs):]: ax.remove()
+        axs = axs[:len(runs)]
     for ax,(name,rs) in zip(np.atleast_1d(axs), runs.items()):
         for i,r in enumerate(rs):
             x,y = [0],[np.log(36)]
@@ -44,13 +47,13 @@ def plot_stages(
                 if s['stage'] == 'online' and len(x) > 1: ax.axvline(x[-1], color=f'C{i}', lw=.8)
                 each = s['samples']/len(s['epochs'])
                 for e in s['epochs']: x.append(x[-1]+each); y.append(min(e[s['columns'].index('valid_loss')], 6))
-            ax.plot(x, y, marker='.', color=f'C{i}')
+            ax.plot(x, y, marker='.', color=f'C{i}', ls=('-','--',':')[i%3])
         ax.axhline(np.log(36), color='grey', ls='--', lw=.8)
         ax.set(title=name, xlabel='samples seen'); ax.title.set_fontsize(9); ax.locator_params('x', nbins=3)
-    np.atleast_1d(axs)[0].set_ylabel('loss on fresh captchas')
+    for ax in np.atleast_1d(axs)[::3]: ax.set_ylabel('loss on fresh captchas')
     return axs
 
-# %% ../nbs/16a_synth_results.ipynb #1bc6238a
+# %% ../nbs/16a_synth_results.ipynb #de2ce57b
 reference_point = dict(samples=12_800, right=959, n=1024) # of the system that trains offline, then online
 
 def plot_learning_curve(
@@ -60,16 +63,19 @@ def plot_learning_curve(
     "Share of captchas misread, with 95 % intervals, against samples seen; both axes logarithmic."
     import matplotlib.pyplot as plt
     ax = ax or plt.subplots(figsize=(6,3.4))[1]
-    for r in load_results('learning_curve', path)['rows']:
+    for r,marker in zip(load_results('learning_curve', path)['rows'], 'osDv^'*9):
         ps = r['points']
         y = [100-p['captcha_accuracy'] for p in ps]
         err = [[p['interval'][1]+o-100 for p,o in zip(ps, y)], [100-p['interval'][0]-o for p,o in zip(ps, y)]]
-        line = ax.errorbar([p['samples'] for p in ps], y, [[max(0, e) for e in es] for es in err], marker='.', capsize=2, label=r['name'])
-        ax.plot([p['samples'] for p in ps], [max(100*(p['n']-p['right']-p['only_0_O'])/p['n'], .01) for p in ps], ls=':', color=line[0].get_color(), label=f"{r['name']}, 0 and O taken as one")
+        line = ax.errorbar([p['samples'] for p in ps], y, [[max(0, e) for e in es] for es in err], marker=marker, ms=4, capsize=2, label=r['name'])
+        ax.plot([p['samples'] for p in ps], [max(100*(p['n']-p['right']-p['only_0_O'])/p['n'], .01) for p in ps], ls=':', marker=marker, ms=2, color=line[0].get_color())
     ref = reference_point
+    ax.plot([], [], ls=':', color='grey', label='the same, 0 and O taken as one')
     ax.plot(ref['samples'], 100-100*ref['right']/ref['n'], 'kx', label='reference')
-    ax.set(xscale='log', yscale='log', xlabel='samples seen', ylabel='captchas misread, %'); ax.legend(fontsize=7)
-    ax.xaxis.set_minor_formatter(plt.NullFormatter())
+    ax.set(xscale='log', yscale='log', xlabel='samples seen', ylabel='captchas misread, %')
+    handles,labels = ax.get_legend_handles_labels()
+    ax.legend(handles[2:]+handles[:2], labels[2:]+labels[:2], fontsize=7)
+    for o in (ax.xaxis, ax.yaxis): o.set_major_locator(plt.LogLocator(subs=(1,2,5))); o.set_major_formatter('{x:,g}'); o.set_minor_locator(plt.NullLocator())
     return ax
 
 # %% ../nbs/16a_synth_results.ipynb #2b4137c7

@@ -33,7 +33,7 @@ _note,_opt = 'captcha_fastai','opt/'
 
 def write_weights(
     path, # The file, such as 'weights.safetensors'
-    weights:Weights,
+    weights:Weights, # What to write
 ) -> Path: # The file
     "Write `weights`, whole or not at all."
     plain = lambda ts: {k: t.detach().cpu().contiguous().clone() for k,t in ts.items()}

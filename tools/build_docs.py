@@ -43,6 +43,7 @@ def relink(text, src, page, names, cfg, anchors):
         elif file.exists(): new = f'{cfg.git_url}/blob/{cfg.branch}/{file.relative_to(root).as_posix()}'
         else: new = url
         return start + new + (f'#{tag}' if tag else '')
+    text = re.sub(r'\[\[(`[^`]+`)\]\([^)]*\)\]', r'[\1]', text) # a name in a link's own text, which nbdev has made a link, too
     return re.sub(_link, fix, text.replace('#LNone)', ')')) # a line that nbdev has not found
 
 # pictures
@@ -91,7 +92,9 @@ def _find(o, name):
     for part in name.split('.'): o = getattr(o, part, None) or vars(sys.modules['fastai.vision.all']).get(part)
     return o
 
-def said(o): return (inspect.getdoc(getattr(o, 'fget', None) or o) or '').split('\n')[0] if o is not None else ''
+def said(o):
+    "The first line of its own docstring, not of one that it inherits"
+    return inspect.cleandoc((getattr(o, 'fget', None) or o).__doc__ or '').split('\n')[0] if o is not None else ''
 
 def names_page(rows, anchors):
     "A Markdown page of them, by module"
@@ -102,6 +105,21 @@ def names_page(rows, anchors):
             if '.' not in name or said(o): out.append(f'- [`{name}`]({place(*urldefrag(address), anchors)})' + (f': {said(o)}' if said(o) else ''))
     return '\n'.join(out).replace('.html', '.ipynb') + '\n'
 
+_events = re.compile(r'\*, after_create:NoneType=None,[^)]*?after_fit:NoneType=None,?\s*')
+_home = re.compile(r'\b(?:fastai|captcha_fastai|collections|pathlib|typing|PIL)\.(?:[a-z_0-9]+\.)*(?=[A-Z])')
+
+def signature(md):
+    "A rendered signature without what nobody has written: the type of None, where a class lives, the events that every fastai callback takes"
+    def fix(m): return re.sub(_home, '', re.sub(_events, '', m.group(0)).replace(':NoneType=None', '=None')).replace('(\n    )', '()')
+    return re.sub(r'^```python\n(?:def|class) .*?^```', fix, md, flags=re.S|re.M)
+
+def line_of(o):
+    "The end of a link to the line where `o` begins; nothing if that is not to be found"
+    try: return f'#L{inspect.getsourcelines(inspect.unwrap(getattr(o, "fget", None) or o))[1]}'
+    except (OSError, TypeError): return ''
+
+def method(name, o): return BasicMarkdownRenderer(o, name=name, title_level=4)._repr_markdown_().replace('#LNone', line_of(o))
+
 def add_methods(cells, methods):
     "Behind each class that is shown, those of its methods that have a docstring and are not shown on their own."
     shown = {m.group(1) for c in cells if (m := re.search(r'^show_doc\((.+?)\)', ''.join(c['source']), re.M))}
@@ -109,7 +127,7 @@ def add_methods(cells, methods):
         yield c
         m = re.search(r'^show_doc\((\w+)\)', ''.join(c['source']), re.M)
         for name,o in methods.get(m.group(1), []) if m else []:
-            if name not in shown and said(o): yield dict(cell_type='markdown', metadata={}, source=BasicMarkdownRenderer(o, name=name, title_level=4)._repr_markdown_())
+            if name not in shown and said(o): yield dict(cell_type='markdown', metadata={}, source=signature(method(name, o)))
 
 # the steps
 def make_stage():
@@ -156,7 +174,7 @@ def staged(nb, link, docs):
         if i == 0 and c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', c['source'], flags=re.M) # the file has its page's name already
         if c['cell_type'] == 'markdown': c['source'] = link(c['source'])
         for o in c.get('outputs', []):
-            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = link(''.join(md))
+            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = link(signature(''.join(md)))
     return json.dumps(nb, ensure_ascii=False, indent=1)
 
 def rename(entries, names):
@@ -169,6 +187,10 @@ def rename(entries, names):
 
 def render(engine, doc_path):
     "Run the engine in `_stage`; a warning is an error"
+    if engine == 'quarto': # smalldocs takes its widths from styles.css
+        settings = yaml.safe_load((stage/'_quarto.yml').read_text(encoding='utf-8'))
+        settings['format']['html']['grid'] = {'sidebar-width':'220px', 'body-width':'900px', 'margin-width':'165px'}
+        (stage/'_quarto.yml').write_text(yaml.dump(settings, sort_keys=False), encoding='utf-8')
     command = ['quarto', 'render', str(stage), '--no-execute'] if engine == 'quarto' else [sys.executable, '-m', 'smalldocs.cli', 'render', str(stage), '--strict']
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace')
     warned = []
