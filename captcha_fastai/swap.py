@@ -70,7 +70,7 @@ def plot_cuts(
         for l,r,on in zip(cut, cut[1:], apart):
             if on: ax.axvspan(float(l)-.5, float(r)-.5, color='C2', alpha=.25)
 
-# %% ../nbs/08g_swap.ipynb #c1c861b1
+# %% ../nbs/08g_swap.ipynb #b06b9e92
 class SwapCharacters(ItemTransform):
     "Put characters that stand apart into other images of a training batch `(images (N, c, h, w), ids (N, L))`, with their labels; texts shorter than L are left alone."
     order,split_idx = 25,0 # before `CaptchaAugment`
@@ -79,6 +79,10 @@ class SwapCharacters(ItemTransform):
         each:float=0.7, # Probability of each character of such an image to be replaced
         gap:float=0.45, # As for `cut_columns`
     ): store_attr()
+
+    def __call__(self, b, split_idx=None, **kwargs):
+        "`split_idx=False` is fastai's 0 where nothing is trained, as in `tta`: images are varied there, but have to stay what their files say."
+        return b if split_idx is False else super().__call__(b, split_idx=split_idx, **kwargs)
 
     def encodes(self, b):
         if len(b) < 2 or len(b[0]) < 2: return b
