@@ -120,7 +120,7 @@ class ReadService:
         try: return await self._readings(request, defaults)
         finally: self.here -= 1
 
-# %% ../nbs/18_serve.ipynb #923f8a62
+# %% ../nbs/18_serve.ipynb #dc98f1a1
 def _clean(name): return ''.join(c for c in name or '' if c.isprintable())[:200] or 'image'
 
 @patch
@@ -140,13 +140,28 @@ async def _form(self:ReadService, request):
     if not files: raise HTTPException(400, 'There is no image in the request; send files in fields called images.')
     return files, [(k,v) for k,v in items if not isinstance(v, UploadFile)]
 
+async def _while_here(request, f):
+    "The answer of `f`, unless the client leaves before: then `f` loses its place among those that wait"
+    answer,error = [],None
+    async with anyio.create_task_group() as tasks:
+        async def leave():
+            while (await request.receive())['type'] != 'http.disconnect': pass
+            tasks.cancel_scope.cancel()
+        tasks.start_soon(leave)
+        try: answer.append(await f())
+        except Exception as e: error = e # a group would wrap it
+        tasks.cancel_scope.cancel()
+    if error: raise error
+    if not answer: raise ClientDisconnect
+    return answer[0]
+
 @patch
 async def _readings(self:ReadService, request, defaults):
     files,fields = await self._form(request)
     options = {**defaults, **form_options(fields, self.reader.vocab)}
     chosen = {k:v for k,v in options.items() if k not in ('heat','format')}
     work = partial(read_images, self.reader, files, self.max_pixels, options.get('heat') == '1', **chosen)
-    try: return await anyio.to_thread.run_sync(work, limiter=self.limiter), options
+    try: return await _while_here(request, partial(anyio.to_thread.run_sync, work, limiter=self.limiter)), options
     except ImpossibleText: raise HTTPException(422, 'The reader can give no text with this length and these characters.') from None
 
 # %% ../nbs/18_serve.ipynb #960be34b

@@ -219,6 +219,26 @@ def test_too_many_requests():
         gate.set()
         assert sum(b'"abc"' in o.result() for o in jobs) == 2
 
+def test_lost_clients_make_room():
+    reader = GreyReader(gate=threading.Event())
+    with serving(reader, waiting=3) as port, ThreadPoolExecutor(1) as ex:
+        def send():
+            s = socket.create_connection(('127.0.0.1', port), timeout=.3); s.sendall(raw(good[1]))
+            return s
+        def full():
+            with send() as s:
+                try: return b' 503 ' in s.recv(1000)
+                except TimeoutError: return False
+        first = ex.submit(answer, port, raw(good[1]))
+        until(lambda: reader.busy)
+        lost = [send(), send()]
+        until(full)
+        for s in lost: s.close()
+        until(lambda: not full()) # while the model still works on the first
+        assert not first.done()
+        reader.gate.set()
+        assert b'"abc"' in first.result()
+
 def test_others_are_answered_while_the_model_works():
     reader = GreyReader(gate=threading.Event())
     with serving(reader) as port, ThreadPoolExecutor(1) as ex:
