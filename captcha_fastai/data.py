@@ -42,7 +42,7 @@ def captcha_data(
     except Exception as e:
         raise ConnectionError(f"{name!r} can't be downloaded ({type(e).__name__}); without internet, set CAPTCHA_FASTAI_DATA to a folder that holds it.") from e
 
-# %% ../nbs/09_data.ipynb #405689d1
+# %% ../nbs/09_data.ipynb #8ca93512
 class CaptchaLists(TfmdLists):
     "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
     @contextmanager
@@ -55,9 +55,6 @@ class CaptchaDL(TfmdDL):
     "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart; it can go through its items several times in an epoch."
     def do_batch(self, b): return tuple(super().do_batch(b))
     def repeat(self, k): self.n = len(self.dataset)*k
-    def before_iter(self):
-        super().before_iter()
-        if not self.shuffle and self.after_batch.split_idx == 0: self.after_batch.split_idx = False # images are varied, but keep their text: see `SwapCharacters`
     def create_item(self, s): return super().create_item((s or 0) % max(1, len(self.dataset)))
 
 class CaptchaDataLoaders(DataLoaders):

@@ -29,7 +29,7 @@ def manifest_bytes(
     line = lambda o: json.dumps(o, ensure_ascii=False)
     return (json.dumps(about, indent=1, ensure_ascii=False)[:-2] + ',\n "files": [\n  ' + ',\n  '.join(map(line, files)) + '\n ]\n}').encode()
 
-# %% ../nbs/05d_manifest.ipynb #31612732
+# %% ../nbs/05d_manifest.ipynb #442cfed7
 def file_sha256(
     file, # Any size: it is read piece by piece
 ) -> str:
@@ -45,15 +45,15 @@ def read_manifest(
     "A manifest, checked: a damaged one is a `ValueError`, also one whose files would lie elsewhere."
     try:
         m = json.loads(file.read_text('utf-8'))
-        named = all(isinstance(o[k], t) for o in m['files'] for k,t in (('name', str), ('bytes', int), ('sha256', str))) and all(Path(o['name']).name == o['name'] for o in m['files'])
+        named = all(isinstance(o[k], t) for o in m['files'] for k,t in (('name', str), ('bytes', int), ('sha256', str))) and all(Path(o['name']).name == o['name'] and o['name'] not in ('','..') and o['bytes'] >= 0 and o.get('count', 0) >= 0 for o in m['files'])
         if named and m['n'] == sum(o.get('count', 0) for o in m['files']): return m
-    except (ValueError, KeyError, TypeError, AttributeError): pass
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError): pass
     raise ValueError(f'{str(file)!r} is damaged; delete it, and give the command that made it once more.')
 
 def _manifest(path):
     names = 'index.json','evaluation.json'
     file = next((path/o for o in names if (path/o).exists()), None)
-    if file is None: raise ValueError(f'The folder {str(path)!r} has no {names[0]}' + ('; the command that made it has not come to its end, so give it once more.' if path.is_dir() else ': it does not exist.'))
+    if file is None: raise ValueError(f'The folder {str(path)!r} has no {names[0]}' + ('; captcha-synth has not made it, or has not come to its end there and has to be called once more.' if path.is_dir() else ': it does not exist.'))
     return read_manifest(file)
 
 def bad_files(

@@ -136,7 +136,7 @@ def _place(path, cache):
     to = Path(cache) if cache else own_cache()/hashlib.sha256(url.encode()).hexdigest()[:16]
     return _Store(url, to), to
 
-# %% ../nbs/05b_pack.ipynb #623db3d4
+# %% ../nbs/05b_pack.ipynb #b90f2754
 class Packed:
     "The images that `pack` made: item `i` is `(PIL image, text)`; `batch` and `floats` read many at once, without decoding."
     def __init__(self,
@@ -148,6 +148,7 @@ class Packed:
         f = self.path/'index.json'
         if not f.exists(): raise ValueError(f'The folder {str(path)!r} has no index.json: ' + (f'{len(list(self.path.glob("shard-*.json")))} shards are done, make the others with `pack`.' if self.path.is_dir() else 'it does not exist.'))
         self.index = read_manifest(f)
+        if not {'size','channels'} <= {*self.index}: raise ValueError(f'{str(path)!r} is no packed set but another folder of this library; `pack` makes one of a folder of images.')
         self.n,self.size,self.channels = self.index['n'], tuple(self.index['size']), self.index['channels']
         self.ends,self.maps = [*accumulate(o['count'] for o in self.index['files'])], {}
         for o in self.index['files'] if self.store is None else []:
@@ -227,10 +228,10 @@ def floats(self:Packed,
         out[k] *= np.float32(1/255) # here, while the image is still in the processor's cache
     return out, texts
 
-# %% ../nbs/05b_pack.ipynb #649eb9fa
+# %% ../nbs/05b_pack.ipynb #1dd39043
 @patch
 def verify(self:Packed) -> Packed:
-    "Compares every shard with its SHA-256; a `ValueError` names those that differ."
+    "Compares every shard with its SHA-256; a `ValueError` names those that differ. Of a set at an address, the copies here are compared; those that are missing are fetched."
     if self.store is None: verify_files(self.path)
     else:
         for o in self.index['files']: self.store.fetch(o['name'], o)

@@ -20,7 +20,7 @@ _share = _checked(float, lambda v: 0 < v < 1, 'a number between 0 and 1')
 _probability = _checked(float, lambda v: 0 <= v <= 1, 'a number from 0 to 1')
 _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
 
-# %% ../nbs/20a_reader_cli.ipynb #34d7c761
+# %% ../nbs/20a_reader_cli.ipynb #29b6f57b
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
@@ -28,7 +28,7 @@ def _train_parser():
     a('-o', '--out', type=Path, required=True, metavar='READER', help='the folder to write the reader to, with curve.png')
     a('--arch', default='nopool_xresnet', help='the architecture, a name in arch_meta')
     a('--body', help="its body: small_resnet, xresnet34, or any of torchvision and timm (default: small_resnet for the reference's three, else the architecture's own)")
-    a('--epochs', type=_positive, default=20, help='passes over the training images')
+    a('--epochs', type=_positive, default=20, help='passes over the training images, in which those of small sets come many times')
     a('--lr', type=_rate, default=3e-3, help='highest learning rate of the one cycle')
     a('--bs', type=_positive, default=16, help='batch size, over all processes of `accelerate launch`')
     a('--valid', type=_share, default=0.2, help='share of the images that is kept back to measure')

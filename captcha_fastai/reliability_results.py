@@ -63,14 +63,14 @@ def survivors_table(path=None) -> Markdown: # `path` as in `load_results`
     except FileNotFoundError: rows = []
     return markdown_table(pd.DataFrame([{'module': r['module'], 'mutant': f"`{o['mutant']}`".replace('|', '\\|'), 'why': o['explanation'] or 'a hole'} for r in rows for o in r['survived']], columns=['module','mutant','why']))
 
-# %% ../nbs/16b_reliability.ipynb #97cd1672
+# %% ../nbs/16b_reliability.ipynb #7815040d
 def coverage_table(path=None) -> Markdown: # `path` as in `load_results`
     "Lines of the package, and those that notebooks and tests have run: all together, and modules below 95 %."
     try: r = load_results('coverage', path)
     except FileNotFoundError: r = dict(modules=[])
     share = lambda o: 100*o['run']/max(o['lines'], 1)
     low = sorted((o for o in r['modules'] if share(o) < 95), key=share)
-    rows = [dict(r, module=f"all {len(r['modules'])} (notebooks: {r['notebooks']}, files of tests: {r['tests']})"), *low] if r['modules'] else []
+    rows = [dict(r, module=f"all {len(r['modules'])} (by {r['notebooks']} of {r['of']['notebooks']} notebooks and {r['tests']} of {r['of']['tests']} files of tests)"), *low] if r['modules'] else []
     return markdown_table(pd.DataFrame([{'module': o['module'], 'lines': f"{o['lines']:,}", 'run': f"{o['run']:,}", '%': f'{share(o):.1f}'} for o in rows], columns=['module','lines','run','%']))
 
 # %% ../nbs/16b_reliability.ipynb #d558d2d3

@@ -14,7 +14,8 @@ from . import recipes as _recipes
 
 # %% auto #0
 __all__ = ['reference', 'load_results', 'Markdown', 'markdown_table', 'three_approaches_table', 'look', 'plot_curves',
-           'misread_table', 'reader_table', 'system_table', 'plot_system', 'all_results_table']
+           'misread_table', 'plain_use_table', 'decode_table', 'reader_table', 'system_table', 'plot_system',
+           'all_results_table']
 
 # %% ../nbs/16_results.ipynb #510e77d6
 def load_results(
@@ -87,6 +88,23 @@ def misread_table(name='three_approaches', path=None) -> pd.DataFrame: # Columns
     df = pd.DataFrame(wrong).pivot_table('text', ['file','label'], 'arch', aggfunc=', '.join, fill_value='')
     return df.loc[(df != '').sum(1).sort_values(ascending=False, kind='stable').index].reset_index()
 
+# %% ../nbs/16_results.ipynb #9c1e77d3
+def _made_on(r): return r['machine']['gpu'] or f"CPU, {r['threads']} thread{'s'*(r['threads'] > 1)}"
+
+def plain_use_table(path=None) -> Markdown: # `path` as in `load_results`
+    "What the defaults read after 300 images, for each kind of captcha that has been tried."
+    return markdown_table(pd.DataFrame([{'captchas': r['kind'], 'options': ', '.join(f'{k}={v}' for k,v in r['arch_args'].items()) or 'none', 'captchas read': f"**{r['captcha_accuracy']:.1f} %** ({r['right']} of {r['n']})",
+        '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'characters': f"{r['char_accuracy']:.1f} %", 'seed': r['seed'], 'made on': _made_on(r)} for r in load_results('plain_use', path)['rows']]))
+
+# %% ../nbs/16_results.ipynb #9c1e77d7
+def decode_table(path=None) -> Markdown: # `path` as in `load_results`
+    "Sequences a second of CTC decoders, and whose texts are more probable."
+    cells = load_results('decode', path)['cells']
+    agree = {(c['kind'],c['T']):c['agreement'] for c in cells if 'agreement' in c}
+    def said(a): return f"{a['ours_more_probable']} ours, {a['theirs_more_probable']} theirs" if a else ''
+    return markdown_table(pd.DataFrame([{'probabilities': c['kind'], 'columns × classes': f"{c['T']} × {c['C']}", 'decoder': d, 'sequences a second': f'{n:,}', 'more probable': said(agree[c['kind'],c['T']].get(d))}
+                                        for c in cells if c['batch'] == 64 and c['T'] == 13 for d,n in c['per_second'].items()]))
+
 # %% ../nbs/16_results.ipynb #d8fa3036
 _forms = dict(torch='`CaptchaReader`', onnx='ONNX', int8='ONNX, `quantize=images`', int8_dynamic='ONNX, `quantize=True`')
 
@@ -96,7 +114,7 @@ def reader_table(path=None) -> Markdown: # `path` as in `load_results`
              'largest gap in confidence': f"{r['confidence_gap']:.2g}", 'images/s, one': r['one'], 'images/s, 64': r['many'], 'MB': r['megabytes']} for r in load_results('reader', path)['rows']]
     return markdown_table(pd.DataFrame(rows))
 
-# %% ../nbs/16_results.ipynb #7f64f0d3
+# %% ../nbs/16_results.ipynb #32c91d7e
 _systems = dict(system_a='competition (A)', system_c='photo_serif, a stand-in (C)', system_d='ImageCaptcha (D)')
 
 def _rows(name, path=None):
@@ -108,9 +126,8 @@ def _training(steps): return ', then '.join(f"{s['data']} {s['n_epoch']} × {s.g
 
 def _line(r):
     "The figures of one training"
-    m = r['machine']
     return {'captchas read': f"**{r['captcha_accuracy']:.2f} %** ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.2f}–{r['high']:.2f}", 'characters': f"{r['char_accuracy']:.2f} %",
-            'parameters': f"{r['parameters']:,}", 'minutes': f"{r['minutes']:.0f}", 'seed': str(r['seed']), 'made on': m['gpu'] or f"CPU, {r['threads']} thread{'s'*(r['threads'] > 1)}"}
+            'parameters': f"{r['parameters']:,}", 'minutes': f"{r['minutes']:.0f}", 'seed': str(r['seed']), 'made on': _made_on(r)}
 
 def system_table(
     name:str, # 'system_a', 'system_c' or 'system_d'

@@ -11,14 +11,14 @@ from fastai.vision.all import *
 # %% auto #0
 __all__ = ['column_ink', 'cut_columns', 'plot_cuts', 'SwapCharacters']
 
-# %% ../nbs/08g_swap.ipynb #2b3011e1
+# %% ../nbs/08g_swap.ipynb #0fc42018
 def column_ink(
     x:Tensor, # Images `(N, c, h, w)`, floats
     width:int=1, # Columns to average over; even numbers count as the next odd one
 ) -> Tensor: # `(N, w)`, how much each column differs from its right neighbour
     "How much is drawn in each column of each image."
     g,k = F.pad((x[...,1:]-x[...,:-1]).abs().mean((1,2)), (0,1)),max(1, width)|1
-    return F.avg_pool1d(F.pad(g[:,None], (k//2,k//2), mode='replicate'), k, 1)[:,0]
+    return F.avg_pool1d(F.pad(g.float()[:,None], (k//2,k//2), mode='replicate'), k, 1)[:,0]
 
 # %% ../nbs/08g_swap.ipynb #ab61ddfb
 def _ends(x, n):
@@ -70,9 +70,9 @@ def plot_cuts(
         for l,r,on in zip(cut, cut[1:], apart):
             if on: ax.axvspan(float(l)-.5, float(r)-.5, color='C2', alpha=.25)
 
-# %% ../nbs/08g_swap.ipynb #b06b9e92
+# %% ../nbs/08g_swap.ipynb #a1bdaa87
 class SwapCharacters(ItemTransform):
-    "Put characters that stand apart into other images of a training batch `(images (N, c, h, w), ids (N, L))`, with their labels; texts shorter than L are left alone."
+    "Put characters that stand apart into other images of a training batch `(images (N, c, h, w), ids (N, L))`, with their labels, wherever gradients are computed; texts shorter than L are left alone."
     order,split_idx = 25,0 # before `CaptchaAugment`
     def __init__(self,
         p:float=0.7, # Probability that an image takes characters in
@@ -80,12 +80,8 @@ class SwapCharacters(ItemTransform):
         gap:float=0.45, # As for `cut_columns`
     ): store_attr()
 
-    def __call__(self, b, split_idx=None, **kwargs):
-        "`split_idx=False` is fastai's 0 where nothing is trained, as in `tta`: images are varied there, but have to stay what their files say."
-        return b if split_idx is False else super().__call__(b, split_idx=split_idx, **kwargs)
-
     def encodes(self, b):
-        if len(b) < 2 or len(b[0]) < 2: return b
+        if not torch.is_grad_enabled() or len(b) < 2 or len(b[0]) < 2: return b # in `tta` and the like, images have to stay what their files say
         x,y = b[0],b[1]
         im,ids = x.as_subclass(Tensor),y.as_subclass(Tensor)
         cuts,apart = cut_columns(im, ids.shape[1], self.gap)
