@@ -47,7 +47,7 @@ def _who(p):
     p.add_argument('--dask', metavar='ADDRESS', help='let the workers of this Dask scheduler do it, such as tcp://10.0.0.1:8786; the folder must be one that all machines share')
     p.add_argument('--quiet', action='store_true', help='no progress bar')
 
-# %% ../nbs/05c_synth_cli.ipynb #00371fd3
+# %% ../nbs/05c_synth_cli.ipynb #bd58bca9
 def _synth(o):
     "The `SynthCaptcha` of the options, which has drawn a captcha: better a sentence now than in the middle."
     from dataclasses import replace
@@ -80,6 +80,15 @@ def _evaluate(o):
     low,high = r['interval']
     print(f"accuracy {100*r['captcha_accuracy']:.2f} % ({r['right']} of {r['n']}; 95 % interval {100*low:.2f} to {100*high:.2f}), characters {100*r['char_accuracy']:.2f} %; the tables are in {o.path}")
 
+def _verify(o):
+    if '://' in o.path:
+        from captcha_fastai.pack import Packed
+        n = len(Packed(o.path).verify().index['files'])
+    else:
+        from captcha_fastai.manifest import verify_files
+        n = verify_files(o.path, print)
+    print(f'{n} files are as they were made')
+
 def _show(o):
     from io import BytesIO
     from pathlib import Path
@@ -101,13 +110,13 @@ def _styles(o):
         print(f'{name}: {c.__doc__}')
         print('   ', ', '.join(f'{k}={f.default if f.default_factory.__class__.__name__ == "_MISSING_TYPE" else f.default_factory()}' for k,f in c.__dataclass_fields__.items() if k != 'fonts'))
 
-# %% ../nbs/05c_synth_cli.ipynb #fe202900
+# %% ../nbs/05c_synth_cli.ipynb #ab6ba49e
 def _parser():
     p = argparse.ArgumentParser('captcha-synth', description='Draw labelled captchas, always the same ones for the same settings, seed and number; pack them, and measure readers on packs.')
     sub = p.add_subparsers(dest='word', required=True, metavar='WORD')
     def word(name, f, help):
         q = sub.add_parser(name, help=help, description=help); q.set_defaults(do=f); return q
-    q = word('folder', _folder, 'write images and labels.csv; an interrupted run goes on where it stopped')
+    q = word('folder', _folder, 'write images, labels.csv and index.json; an interrupted run goes on where it stopped')
     _out(q); q.add_argument('--format', choices=['png', 'webp', 'jpg'], default='png', help='kind of image file (default: png)'); _settings(q)
     q = word('pack', _pack, 'write memory-mapped Arrow shards')
     _out(q); a = q.add_argument
@@ -118,6 +127,8 @@ def _parser():
     q = word('evaluate', _evaluate, 'read a packed set with a reader, and say how well')
     a = q.add_argument
     a('path', help='the folder to write tables and result to'); a('reader', help='a folder written by captcha-train, or an .onnx file'); a('packed', help='a packed set: a folder, or an address that fsspec knows'); _who(q)
+    q = word('verify', _verify, 'compare every file of a folder, a packed set or an evaluation with its checksum, and name those that are missing or damaged')
+    q.add_argument('path', help='a folder that one of the words above has written, or the address of a packed set')
     q = word('show', _show, 'one picture with examples')
     q.add_argument('path', help='the picture to write'); q.add_argument('-n', type=_positive, default=12, help='how many (default: 12)'); _settings(q)
     word('styles', _styles, 'list the styles and their knobs')
