@@ -41,22 +41,22 @@ def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1
 
 def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
 
-# %% ../nbs/15_recipes.ipynb #cc36c66d
+# %% ../nbs/15_recipes.ipynb #440e139a
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
-def _a_steps(lr): return (_step('phase1', 20_000, 6, lr, wd=.05, online=True), _step('phase2', 20_000, 8, lr, wd=.05, online=True, keep_opt=True), _step('real', 9000, 20, lr, wd=.05, keep_opt=True))
+def _a_steps(lr, *n_epoch): return tuple(_step(o, n, k, lr, wd=.05, online=o != 'real', **(dict(keep_opt=True) if i else {})) for i,(o,n,k) in enumerate(zip(('phase1','phase2','real'), (20_000,20_000,9000), n_epoch)))
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
     rows={
-        'resnet_transformer': _row('resnet_transformer', *_a_steps(1e-3), size=(64,192), background=True),
-        'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 30, 1e-3, wd=.05), size=(64,192), background=True),
-        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(2e-3), size=(96,240), background=True, arch_args=dict(body='slim_resnet', hidden=512)),
+        'resnet_transformer': _row('resnet_transformer', *_a_steps(1e-3, 6, 8, 20), size=(64,192), background=True),
+        'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 20, 1e-3, wd=.05), size=(64,192), background=True),
+        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(2e-3, 3, 6, 16), size=(80,200), background=True, arch_args=dict(body='slim_resnet', hidden=512)),
     },
     reference={'resnet_transformer': 95.4, 'resnet_transformer, no transfer': 54.})
 
-# %% ../nbs/15_recipes.ipynb #7a84d66c
+# %% ../nbs/15_recipes.ipynb #5a9d104f
 _serif = dict(style='photo_serif', chars=_letters+_digits, length=4, size=(46,284), seed=0)
 _gentle = dict(rotate=2., scale=.04, shear=.08, shift=.005, wave=.6, contrast=.2)
 _c_reference = _step('serif', 7200, 100, 1e-3, 32, schedule='flat')
@@ -65,21 +65,22 @@ system_c = dict(
     data=dict(serif=_serif), valid=800, test=23_550,
     rows={
         'compact_cnn': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
+        'compact_cnn, 100 epochs': _row('compact_cnn', _step('serif', 7200, 100, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'compact_cnn, as the reference': _row('compact_cnn', _c_reference, reference=True, **_plain),
         'dense_cnn': _row('dense_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'dense_cnn, as the reference': _row('dense_cnn', _c_reference, reference=True, **_plain),
     },
-    reference={'compact_cnn': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
+    reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
-# %% ../nbs/15_recipes.ipynb #4b764291
+# %% ../nbs/15_recipes.ipynb #9e15fef8
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
-# A number of fresh captchas in an epoch that processors without a GPU manage: `resnet_heads` costs twenty times as much for each
-_d_nets = dict(resnet_heads=dict(n=2000, arch_args={}), nopool_xresnet=dict(n=20_000, arch_args=dict(body='slim_resnet', hidden=512)))
+# Fresh captchas in an epoch, and epochs for each task, that processors without a GPU manage: `resnet_heads` costs twenty times as much for each image
+_d_nets = dict(resnet_heads=dict(n=1000, n_epoch=(8,10,14), arch_args={}), nopool_xresnet=dict(n=20_000, n_epoch=(8,12,24), arch_args=dict(body='slim_resnet', hidden=512)))
 
 system_d = dict(
     data={f'task{n}': t for n,t in _tasks.items()}, valid=2000, test=10_000,
     rows={f'{arch}, {n} character{"s"*(n>1)}': _row(arch, _step(f'task{n}', net['n'], epochs, 2e-3, wd=.05, online=True), arch_args=net['arch_args'])
-          for arch,net in _d_nets.items() for n,epochs in {1: 10, 2: 16, 4: 30}.items()},
+          for arch,net in _d_nets.items() for n,epochs in zip(_tasks, net['n_epoch'])},
     reference={})
