@@ -59,12 +59,13 @@ def _light(self:CaptchaAugment, x):
     mean = x.mean((1,2,3), keepdim=True)
     return ((x-mean)*(1+c)+mean+b).clamp(0, 1)
 
-# %% ../nbs/08b_augment.ipynb #3f949885
+# %% ../nbs/08b_augment.ipynb #320f36fb
 class RemoveBackground(Transform):
     "Batches `(N, c, h, w)` in [0, 1] without the flat ground of each image; see `remove_background`."
     order = 20 # after the change to floats, before variation
     def __init__(self,
         share:float=0.35, # Least share of the pixels that a flat ground covers
         tol:float=0.02, # Greatest distance of those pixels to its colour, in each channel
-    ): self.share,self.tol = share,tol
-    def encodes(self, x:TensorImage): return remove_background(x, self.share, self.tol)
+        power:float=1., # Exponent of the differences to it; below 1 it lifts the faint ones
+    ): self.share,self.tol,self.power = share,tol,power
+    def encodes(self, x:TensorImage): return remove_background(x, self.share, self.tol, self.power)

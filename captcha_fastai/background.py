@@ -11,7 +11,7 @@ import numpy as np
 # %% auto #0
 __all__ = ['background_colour', 'remove_background']
 
-# %% ../nbs/06a_background.ipynb #e8719726
+# %% ../nbs/06a_background.ipynb #7e12873f
 _levels = 16 # steps of each channel
 
 def _library(x):
@@ -38,15 +38,20 @@ def background_colour(
     for _ in range(2):
         colour = (x*near[:,None]).sum(2)/lib.asarray(near.sum(1).clip(1), dtype=x.dtype)[:,None]
         near = (abs(x-colour[...,None]) <= tol).all(1)
-    return colour, near.sum(1)/near.shape[1]
+    core = (abs(x-colour[...,None]) <= tol/4).all(1) # the ground itself, without the specks that come near it
+    exact = (x*core[:,None]).sum(2)/lib.asarray(core.sum(1).clip(1), dtype=x.dtype)[:,None]
+    return lib.where(core.any(1)[:,None], exact, colour), near.sum(1)/near.shape[1]
 
-# %% ../nbs/06a_background.ipynb #f50fce33
+# %% ../nbs/06a_background.ipynb #530fd8db
 def remove_background(
     x, # Array or tensor `(N, c, h, w)`, floats in [0, 1]
     share:float=0.35, # The ground is flat if at least this share of the pixels has its colour
     tol:float=0.02, # As in `background_colour`
+    power:float=1., # Exponent of the differences, above 0; below 1 it lifts the faint ones
 ): # As `x`; images without a flat ground are the same
-    "The difference of each image to its flat ground, `½ + (x-ground)/2`."
+    "The difference `d` of each image to its flat ground, as `½ + sign(d)|d|^power/2`."
+    if power <= 0: raise ValueError(f'power={power} must be above 0.')
     colour,covers = background_colour(x, tol)
-    flat = (covers >= share)[:,None,None,None]
-    return _library(x).where(flat, .5 + (x-colour[...,None,None])/2, x)
+    lib,flat,d = _library(x),(covers >= share)[:,None,None,None],x-colour[...,None,None]
+    if power != 1: d = lib.sign(d)*abs(d)**power
+    return lib.where(flat, .5 + d/2, x)

@@ -84,7 +84,7 @@ class CaptchaReader(BaseReader):
         from captcha_fastai.onnx_export import export_onnx
         return export_onnx(self, path, quantize)
 
-# %% ../nbs/17b_inference.ipynb #0c705ddb
+# %% ../nbs/17b_inference.ipynb #90943340
 def _plain(v):
     "`v` as JSON has it"
     if isinstance(v, dict): return {k:_plain(o) for k,o in v.items()}
@@ -115,9 +115,9 @@ def _lengths(learn):
     return sorted(set(map(len, tfm.labels))) or None if hasattr(tfm, 'labels') else None
 
 def _background(learn):
-    "`share` and `tol` of the learner's `RemoveBackground`, or None"
+    "`share` and `tol` of the learner's `RemoveBackground`, and `power` if that is not 1; or None"
     found = [o for o in learn.dls.valid.after_batch.fs if type(o).__name__ == 'RemoveBackground' and o.split_idx != 0]
-    return dict(share=float(found[0].share), tol=float(found[0].tol)) if found else None
+    return {k: float(getattr(found[0], k)) for k in ('share','tol','power') if k != 'power' or found[0].power != 1} if found else None
 
 def learner_info(
     learn, # A learner made by `captcha_learner`

@@ -29,7 +29,7 @@ def _list(item, lo, hi): return lambda v: isinstance(v, list) and lo <= len(v) <
 def _either(a, b): return lambda v: a[0](v) or b[0](v), f'{a[1]}, or {b[1]}'
 _null = (lambda v: v is None, 'null')
 
-# %% ../nbs/17_reader_file.ipynb #35c69e95
+# %% ../nbs/17_reader_file.ipynb #1c29cb63
 _name = _text(r'[A-Za-z_][\w.\-]{0,99}', 'a name of at most 100 letters, digits, dots and dashes')
 _most = 2**15 # of any width, any count
 _plain = (lambda v: v is None or isinstance(v, bool) or _name[0](v) or _number(-1e6, 1e6)[0](v) and (isinstance(v, float) or abs(v) <= _most), f'a number (a whole one at most {_most}), a name, true, false or null')
@@ -52,13 +52,13 @@ _reader = dict(format=_one_of('captcha_fastai reader'), version=_whole(1, 10**6)
     decoder=(lambda v: isinstance(v, dict), 'an object'), threshold=_either(_null, _number(0, 1)),
     models=(lambda v: isinstance(v, list) and 1 <= len(v) <= 64, 'a list of 1 to 64 models'))
 
-_background = dict(share=_number(0, 1), tol=_number(0, 1)) # as in `remove_background`; null or absent where the ground stays
+_background = dict(share=_number(0, 1), tol=_number(0, 1), power=_number(1e-3, 1e3)) # as in `remove_background`; null or absent where the ground stays
 
 _lengths = _either(_null, _list(_whole(0, 256), 1, 257)) # of the texts in training, where they are known
 
 _weights = dict(bytes=_whole(8, 2**31), sha256=_text('[0-9a-f]{64}', '64 hexadecimal digits'))
 
-# %% ../nbs/17_reader_file.ipynb #81a97b12
+# %% ../nbs/17_reader_file.ipynb #0532dc23
 file_version = 1
 _object = (lambda v: isinstance(v, dict), 'an object')
 _extra = dict(weights=(_object, _weights), background=(_either(_null, _object), _background), lengths=(_lengths, {})) # fields that may be absent
@@ -84,7 +84,7 @@ def check_info(
     extra = [k for k in _extra if k in info] if isinstance(info, dict) else []
     _check(info, {**_reader, **{k:_extra[k][0] for k in extra}}, where)
     for k in extra:
-        if isinstance(info[k], dict): _check(info[k], _extra[k][1], f'{where}, {k}')
+        if isinstance(info[k], dict): _check(info[k], {f:o for f,o in _extra[k][1].items() if f != 'power' or f in info[k]}, f'{where}, {k}') # a power of 1 is not said
     channels = len(info['mode'])
     for i,m in enumerate(info['models']):
         _check(m, _model, at := f'{where}, model {i}')

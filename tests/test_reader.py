@@ -72,10 +72,10 @@ def test_options_travel(kw, tmp_path):
     check_same(pairs(reader.read(images)), want); check_same(pairs(onnx.read(images)), want)
     assert [r.answered for r in onnx.read(images)] == [c >= .3 for _,c in want]
 
-@pytest.mark.parametrize('mode', ['RGB','L'])
-def test_the_ground_is_removed_by_every_reader(mode, tmp_path):
+@pytest.mark.parametrize('mode,power', [('RGB',{}), ('L',dict(power=.5))])
+def test_the_ground_is_removed_by_every_reader(mode, power, tmp_path):
     "On flat grounds of several colours, and without one: predict, reader, saved reader, ensemble, ONNX file"
-    learn = learner(mode=mode, hidden=16, batch_tfms=[RemoveBackground(share=.3), CaptchaAugment()])
+    learn = learner(mode=mode, hidden=16, batch_tfms=[RemoveBackground(share=.3, **power), CaptchaAugment()])
     reader = CaptchaReader.from_learner(learn)
     reader.save(tmp_path/'r'); reader.to_onnx(tmp_path/'r.onnx')
     marks = [(np.asarray(im.convert('L')) < 128)[...,None] for im in images]
@@ -83,7 +83,7 @@ def test_the_ground_is_removed_by_every_reader(mode, tmp_path):
     items = flat + images
     want = [(t,c) for t,_,c in map(learn.predict, items)]
     for r in (reader, CaptchaReader.load(tmp_path/'r'), CaptchaReader.ensemble([reader, reader]), OnnxReader(tmp_path/'r.onnx')):
-        assert r.info['background'] == dict(share=.3, tol=.02)
+        assert r.info['background'] == dict(share=.3, tol=.02, **power)
         check_same(pairs(r.read(items)), want); check_same(pairs([r.read(im) for im in items[:4]]), want[:4])
     kept = CaptchaReader({**reader.info, 'background':None}, reader.state_dict())
     assert np.abs(np.exp(kept.log_probs(flat)) - np.exp(reader.log_probs(flat))).max() > .01
