@@ -42,16 +42,16 @@ def background_colour(
     exact = (x*core[:,None]).sum(2)/lib.asarray(core.sum(1).clip(1), dtype=x.dtype)[:,None]
     return lib.where(core.any(1)[:,None], exact, colour), near.sum(1)/near.shape[1]
 
-# %% ../nbs/06a_background.ipynb #530fd8db
+# %% ../nbs/06a_background.ipynb #9323f591
 def remove_background(
     x, # Array or tensor `(N, c, h, w)`, floats in [0, 1]
     share:float=0.35, # The ground is flat if at least this share of the pixels has its colour
     tol:float=0.02, # As in `background_colour`
     power:float=1., # Exponent of the differences, above 0; below 1 it lifts the faint ones
 ): # As `x`; images without a flat ground are the same
-    "The difference `d` of each image to its flat ground, as `½ + sign(d)|d|^power/2`."
+    "The difference `d` of each image to its flat ground, as `½ + sign(d)|d|^power/2`; with a power, a `d` of half a grey level and less counts as 0."
     if power <= 0: raise ValueError(f'power={power} must be above 0.')
     colour,covers = background_colour(x, tol)
     lib,flat,d = _library(x),(covers >= share)[:,None,None,None],x-colour[...,None,None]
-    if power != 1: d = lib.sign(d)*abs(d)**power
+    if power != 1: d = lib.sign(d)*(abs(d)-.5/255).clip(0)**power # half a grey level is nothing
     return lib.where(flat, .5 + d/2, x)
