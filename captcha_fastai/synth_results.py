@@ -1,4 +1,4 @@
-"""The plateau and its cure, and accuracy against samples seen, from the files of the benchmarks
+"""The plateau and its cure, accuracy against samples seen, and speed, from the files of the benchmarks
 
 Docs: https://captcha-fastai.github.io/captcha_fastai/synth_results.html.md"""
 
@@ -11,7 +11,7 @@ from .results import *
 
 # %% auto #0
 __all__ = ['reference_point', 'offline_online_table', 'plot_stages', 'plot_learning_curve', 'learning_curve_table',
-           'ingredients_table', 'confused_pairs']
+           'ingredients_table', 'confused_pairs', 'synth_speed_table', 'style_speed_table']
 
 # %% ../nbs/16a_synth_results.ipynb #040d3498
 def _runs(rows):
@@ -107,3 +107,19 @@ def confused_pairs(
     if r is None: raise ValueError(f"There is no run {name!r}; there are {', '.join(repr(o['name']) for o in rows)}.")
     pairs = pd.Series([(a,b) for w in r['points'][-1]['wrong'] for l,t in [w.split(' ')] if len(l) == len(t) for a,b in zip(l, t) if a != b], dtype=object).value_counts()
     return pd.DataFrame([dict(label=a, text=b, count=k, share=round(100*k/pairs.sum(), 1)) for (a,b),k in pairs.head(n).items()])
+
+# %% ../nbs/16a_synth_results.ipynb #9bbd3de7
+def _ratio(r): return f"**{r['median']:.1f} ×** ({r['lowest']:.1f}–{r['highest']:.1f})"
+
+def synth_speed_table(path=None) -> Markdown: # `path` as in `load_results`
+    "Images a second of this library and of what it is compared with."
+    d = load_results('synth', path)
+    rows = [(f"drawing {r['length']} characters, {r['size'][0]}×{r['size'][1]}, {n}", f"{r['plain_per_s']:,}", f"{r[k+'_per_s']:,}", _ratio(r[k])) for r in d['drawing'] for k,n in (('one_process', 'one process'), ('two_processes', 'two processes'))]
+    r = d['reading']
+    rows.append((f"reading {r['size'][0]}×{r['size'][1]} in batches of {r['batch']}", f"{r['png_per_s']:,}", f"{r['packed_per_s']:,}", _ratio(r['ratio'])))
+    return markdown_table(pd.DataFrame(rows, columns=['what','plain, images/s','here, images/s','ratio']))
+
+# %% ../nbs/16a_synth_results.ipynb #695eb676
+def style_speed_table(path=None) -> Markdown: # `path` as in `load_results`
+    "Milliseconds for an image of each style, in one process."
+    return markdown_table(pd.DataFrame([{'style': f'`{k}`', 'height × width': '×'.join(map(str, o['size'])), 'ms': f"{o['ms']:.2f}"} for k,o in load_results('synth', path)['styles'].items()]))
