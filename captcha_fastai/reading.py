@@ -40,7 +40,7 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #c93ee87b
+# %% ../nbs/17a_reading.ipynb #2b544bce
 def _is_one(x):
     "One image, not many? A tensor is one too, since none can be read."
     if isinstance(x, np.ndarray): return x.ndim < 4 and x.dtype.kind not in 'OUS' # arrays of paths are lists
@@ -141,8 +141,8 @@ class BaseReader:
 
     def _texts(self, lps, n_best, options):
         "The text that is read, whatever `n_best`, and then the others"
-        best = self.head.decode(lps, **options)
-        if n_best == 1: return best
+        best = self.head.decode(lps, n_best=min(n_best, 1), **options)
+        if n_best < 2: return best
         return [[h, *(o for o in others if o.ids != h.ids)][:n_best] for (h,),others in zip(best, self.head.decode(lps, n_best=n_best, **options))]
 
     def _reading(self, hyps, lp, threshold, keep):
