@@ -20,7 +20,7 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         none = action.default is None or action.default is False or action.default == []
         return action.help if none or '(default:' in action.help else super()._get_help_string(action)
 
-# %% ../nbs/20_cli.ipynb #068689d7
+# %% ../nbs/20_cli.ipynb #5e0a3732
 def run_command(
     f, # A function of the parsed arguments
     parser:argparse.ArgumentParser, # Gets the option `--debug`
@@ -33,6 +33,7 @@ def run_command(
     with warnings.catch_warnings():
         if not args.debug: warnings.showwarning = say # without the line of code that has given it
         warnings.filterwarnings('ignore', module='PIL') # what is wrong with an image is said by ImageError
+        warnings.filterwarnings('ignore', '`torch.jit.script` is deprecated') # of fastai's own code, when it is imported
         try:
             status = f(args) or 0
             sys.stdout.flush()

@@ -18,7 +18,7 @@ from .systems import *
 from .vocab import *
 
 # %% auto #0
-__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'TrimMemory', 'captcha_learner']
+__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'TrimMemory', 'get_arch', 'captcha_learner']
 
 # %% ../nbs/12_learner.ipynb #8c414d3f
 def _check_fit(dls, model, c_in):
@@ -98,13 +98,22 @@ class TrimMemory(Callback):
     def after_epoch(self):
         with contextlib.suppress(OSError, TypeError, AttributeError): ctypes.CDLL(None).malloc_trim(0) # only glibc has it
 
-# %% ../nbs/12_learner.ipynb #95712df0
+# %% ../nbs/12_learner.ipynb #c40397da
+def get_arch(
+    arch, # A builder, or the name of one that is in `arch_meta`
+): # The builder
+    "The architecture of that name; a builder is returned as it is."
+    archs = {f.__name__:f for f in arch_meta}
+    if isinstance(arch, str) and arch not in archs: raise ValueError(f"There is no architecture {arch!r}; there are {', '.join(archs)}.")
+    return archs.get(arch, arch)
+
+# %% ../nbs/12_learner.ipynb #8206bfce
 default_metrics = [captcha_accuracy, char_accuracy, cer]
 
 @delegates(Learner.__init__)
 def captcha_learner(
     dls, # `CaptchaDataLoaders`, or any DataLoaders with `vocab` and `max_len`
-    arch=None, # A builder with the signature of `nopool_xresnet`, which is the default
+    arch=None, # A builder with the signature of `nopool_xresnet`, which is the default, or the name of one
     pretrained:bool=False, # Start the body from downloaded weights?
     normalize:bool=True, # Normalise the images?
     decoder:dict=None, # Options of decoding for everything the learner reads, such as `dict(method='beam', length=5)`; see `Head.decode`
@@ -115,7 +124,7 @@ def captcha_learner(
     **kwargs
 ) -> CaptchaLearner:
     "A learner that reads captchas with the architecture `arch`."
-    arch = ifnone(arch, nopool_xresnet)
+    arch = get_arch(ifnone(arch, nopool_xresnet))
     meta = arch_meta.get(arch)
     if meta is None: raise ValueError(f"{getattr(arch, '__name__', arch)} is not in arch_meta, so its head is unknown; add a line there: arch_meta[arch] = dict(head='position' or 'ctc', split=split_body_head).")
     vocab,max_len = _alphabet(dls)

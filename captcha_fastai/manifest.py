@@ -10,7 +10,7 @@ import hashlib, json
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['note_of', 'manifest_bytes', 'file_sha256', 'read_manifest', 'bad_files', 'verify_files']
+__all__ = ['note_of', 'manifest_bytes', 'file_sha256', 'is_whole', 'read_manifest', 'bad_files', 'report_bad', 'verify_files']
 
 # %% ../nbs/05d_manifest.ipynb #04774f19
 def note_of(
@@ -29,7 +29,7 @@ def manifest_bytes(
     line = lambda o: json.dumps(o, ensure_ascii=False)
     return (json.dumps(about, indent=1, ensure_ascii=False)[:-2] + ',\n "files": [\n  ' + ',\n  '.join(map(line, files)) + '\n ]\n}').encode()
 
-# %% ../nbs/05d_manifest.ipynb #442cfed7
+# %% ../nbs/05d_manifest.ipynb #4a93167c
 def file_sha256(
     file, # Any size: it is read piece by piece
 ) -> str:
@@ -38,6 +38,13 @@ def file_sha256(
     with open(file, 'rb') as f:
         while b := f.read(2**20): h.update(b)
     return h.hexdigest()
+
+def is_whole(
+    file:Path, # A file that may be there
+    note:dict, # What `note_of` has said about it
+) -> bool:
+    "Is a file there as it was written, to the last byte?"
+    return file.is_file() and file.stat().st_size == note['bytes'] and file_sha256(file) == note['sha256']
 
 def read_manifest(
     file:Path, # Such as `index.json`
@@ -61,18 +68,22 @@ def bad_files(
 ) -> dict: # Name to 'missing' or 'damaged'; nothing in it if all is as it was made
     "Compares the files of a folder with its manifest."
     path = Path(path)
-    def _state(o):
-        file = path/o['name']
-        if not file.is_file(): return 'missing'
-        return None if file.stat().st_size == o['bytes'] and file_sha256(file) == o['sha256'] else 'damaged'
-    return {o['name']: s for o in _manifest(path)['files'] if (s := _state(o))}
+    return {o['name']: 'damaged' if (path/o['name']).is_file() else 'missing' for o in _manifest(path)['files'] if not is_whole(path/o['name'], o)}
+
+def report_bad(
+    path, # Where the files are
+    bad:dict, # As from `bad_files`
+    say=None, # Called with a line for each of them, such as `print`
+    cure='Give the command that made them once more; it makes these again.', # What to do about it
+):
+    "A `ValueError` that names the first of the files that are not as they were made, if there are any."
+    for k,v in bad.items() if say else (): say(f'{k}: {v}')
+    if bad: raise ValueError(f"In {str(path)!r}, {len(bad)} files are not as they were made: {', '.join(f'{k} ({v})' for k,v in list(bad.items())[:3])}{', …' if len(bad) > 3 else ''}. {cure}")
 
 def verify_files(
     path, # As in `bad_files`
-    say=None, # Called with a line for each file that is not as it was made, such as `print`
+    say=None, # As in `report_bad`
 ) -> int: # How many files there are
     "All files of a folder are as they were made, or it is a `ValueError` that names some that are not."
-    bad = bad_files(path)
-    for k,v in bad.items() if say else (): say(f'{k}: {v}')
-    if bad: raise ValueError(f"In {str(path)!r}, {len(bad)} files are not as they were made: {', '.join(f'{k} ({v})' for k,v in list(bad.items())[:3])}{', …' if len(bad) > 3 else ''}. Delete those that are damaged, and give the command that made them once more.")
+    report_bad(path, bad_files(path), say)
     return len(_manifest(Path(path))['files'])

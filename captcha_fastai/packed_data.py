@@ -28,7 +28,7 @@ class PackedDL(CaptchaDL):
         images,texts = self.packed.batch([ds.items[i % len(ds)] for i in ids])
         return tfm.tensor_cls(images),TensorCaptcha(torch.stack([encode_label(t, tfm.vocab, tfm.max_len) for t in texts]))
 
-# %% ../nbs/14b_packed_data.ipynb #f584299c
+# %% ../nbs/14b_packed_data.ipynb #246848fd
 @patch(cls_method=True)
 @delegates(TfmdLists.dataloaders)
 def from_packed(cls:CaptchaDataLoaders,
@@ -45,6 +45,7 @@ def from_packed(cls:CaptchaDataLoaders,
     **kwargs
 ):
     "DataLoaders of packed captchas, at the size and with the channels that they were packed with."
+    cls._check_names(kwargs)
     packed = Packed(packed) if isinstance(packed, (str, Path)) else packed
     if len(packed) < 2: raise ValueError(f'{len(packed)} packed images are too few: at least 2 are needed, to train and to validate.')
     tfm = SynthTransform(packed, as_vocab(vocab), max_len, 'L' if packed.channels == 1 else 'RGB')

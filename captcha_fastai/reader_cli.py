@@ -20,7 +20,7 @@ _share = _checked(float, lambda v: 0 < v < 1, 'a number between 0 and 1')
 _probability = _checked(float, lambda v: 0 <= v <= 1, 'a number from 0 to 1')
 _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
 
-# %% ../nbs/20a_reader_cli.ipynb #29b6f57b
+# %% ../nbs/20a_reader_cli.ipynb #7df4d394
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
@@ -55,10 +55,8 @@ _small = 'multihead_xresnet','nopool_xresnet','crnn' # their own bodies are for 
 
 def _learner(args, dls):
     import inspect
-    from captcha_fastai.all import arch_meta,captcha_learner
-    archs = {f.__name__:f for f in arch_meta}
-    if args.arch not in archs: raise ValueError(f"There is no architecture {args.arch!r}; there are {', '.join(archs)}.")
-    arch = archs[args.arch]
+    from captcha_fastai.all import captcha_learner,get_arch
+    arch = get_arch(args.arch)
     if args.body and 'body' not in inspect.signature(arch).parameters: raise ValueError(f'{args.arch} has a body of its own, so it takes no --body {args.body}; leave it out.')
     body = args.body or ('small_resnet' if args.arch in _small else None)
     return captcha_learner(dls, arch, arch_args=dict(body=body) if body else {})
@@ -135,7 +133,7 @@ def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."
     return run_command(_train, _train_parser(), argv)
 
-# %% ../nbs/20a_reader_cli.ipynb #a8e92925
+# %% ../nbs/20a_reader_cli.ipynb #8f8b715c
 def _reading_options(p):
     a = p.add_argument
     a('--length', type=_positive, metavar='N', help='every text has exactly N characters')
@@ -187,7 +185,8 @@ def _read(args):
         for f,r in zip(names, readings): print(f, r.text, f'{r.confidence:.4f}', 'error' if r.error else 'ok' if r.answered else 'unsure', sep='\t')
     bad = [r.error for r in readings if r.error]
     for e in bad: print(f'captcha-read: {e}', file=sys.stderr)
-    if args.csv: print(f'{len(files)} images, {sum(not r.answered and not r.error for r in readings)} unsure, {len(bad)} that could not be opened; the table is {args.csv}')
+    unsure = '' if reader.threshold is None and args.threshold is None else f'{sum(not r.answered and not r.error for r in readings)} unsure, '
+    if args.csv: print(f'{len(files)} images, {unsure}{len(bad)} that could not be opened; the table is {args.csv}')
     return 3 if bad else 0
 
 def read(argv=None): # Words of the command line

@@ -22,14 +22,14 @@ from .tables import read_table
 # %% auto #0
 __all__ = ['Reading', 'BaseReader', 'image_files', 'printable', 'readings_table', 'match_files']
 
-# %% ../nbs/17a_reading.ipynb #45dc7f57
+# %% ../nbs/17a_reading.ipynb #0f38dcec
 @dataclass(repr=False)
 class Reading:
     "What was read on one image. `text` is the guess, whatever the threshold; an image that can't be opened has the text '' and an `error`."
     text: str # The most probable text
     confidence: float # Its probability
     answered: bool = True # Is the confidence at least the threshold?
-    alternatives: list = field(default_factory=list) # The next best, as (text, confidence)
+    alternatives: list = field(default_factory=list) # Other texts, likeliest first, as (text, confidence)
     error: str|None = None # Why there is no text
     log_probs: np.ndarray|None = field(default=None, compare=False) # `(T, n_class)`, if `read` was asked to keep them
 
@@ -40,7 +40,7 @@ class Reading:
         if self.error: more.append(f'error={self.error!r}')
         return f"Reading({', '.join([repr(self.text), f'{self.confidence:.4f}', *more])})"
 
-# %% ../nbs/17a_reading.ipynb #1ff1318f
+# %% ../nbs/17a_reading.ipynb #2b544bce
 def _is_one(x):
     "One image, not many? A tensor is one too, since none can be read."
     if isinstance(x, np.ndarray): return x.ndim < 4 and x.dtype.kind not in 'OUS' # arrays of paths are lists
@@ -112,7 +112,7 @@ class BaseReader:
         length:int=None, # Exact number of characters
         allowed=None, # The characters that may occur; or with `length` a list of strings, one for each position
         threshold:float=None, # Least confidence of an answer, from 0 to 1; the reader's own `threshold` if None
-        n_best:int=1, # Number of texts to look for; all but the best become `alternatives`. From 2 on a search finds them, which may also find a better first
+        n_best:int=1, # Number of texts to answer: the one that is read anyway, and as `alternatives` the likeliest others that a search finds; one of them may be likelier
         bs:int=None, # Batch size
         progress:bool=None, # Show a progress bar? From 1,000 images on if None
         keep:bool=False, # Keep the `log_probs` of each reading?
@@ -136,8 +136,14 @@ class BaseReader:
             try: pixels.append(image_array(o, self.size, self.mode)); res.append(None)
             except ImageError as e: res.append(Reading('', 0., False, error=str(e)))
         lps = self._log_probs(np.stack(pixels)) if pixels else []
-        found = zip(self.head.decode(lps, n_best=n_best, **options) if pixels else [], lps)
+        found = zip(self._texts(lps, n_best, options) if pixels else [], lps)
         return [r or self._reading(*next(found), threshold, keep) for r in res]
+
+    def _texts(self, lps, n_best, options):
+        "The text that is read, whatever `n_best`, and then the others"
+        best = self.head.decode(lps, n_best=min(n_best, 1), **options)
+        if n_best < 2: return best
+        return [[h, *(o for o in others if o.ids != h.ids)][:n_best] for (h,),others in zip(best, self.head.decode(lps, n_best=n_best, **options))]
 
     def _reading(self, hyps, lp, threshold, keep):
         (text,conf),*rest = [(self.vocab.decode(h.ids), exp(h.log_prob)) for h in hyps]

@@ -12,11 +12,12 @@ from .results import *
 # %% auto #0
 __all__ = ['reliability_table', 'malformed_table', 'mutants_table', 'survivors_table', 'coverage_table', 'service_table']
 
-# %% ../nbs/16b_reliability.ipynb #4b6e3f10
+# %% ../nbs/16b_reliability.ipynb #da3564ee
 def _said(counts): return ', '.join(f'{v:,} {k}' for k,v in counts.items()) or 'nothing'
 
-def _results(path):
-    try: return load_results('reliability', path)
+def _results(path, name='reliability'):
+    "What has been measured, if it has"
+    try: return load_results(name, path)
     except FileNotFoundError: return {}
 
 _trainings = dict(online='a training with online data and two workers', command='`captcha-train --warm --workers 2`')
@@ -47,38 +48,33 @@ def malformed_table(path=None) -> Markdown: # `path` as in `load_results`
     kinds = _results(path).get('images', {}).get('kinds', {})
     return markdown_table(pd.DataFrame([{'kind': k, 'images': sum(c.values()), **{o: c.get(o, 0) for o in ('right','error','wrong')}} for k,c in kinds.items()], columns=['kind','images','right','error','wrong']))
 
-# %% ../nbs/16b_reliability.ipynb #7cef6e2c
+# %% ../nbs/16b_reliability.ipynb #3e91cfcf
 def mutants_table(path=None) -> Markdown: # `path` as in `load_results`
     "For each module: mutants, those that the tests noticed, those that change nothing, and holes."
-    try: rows = load_results('mutants', path)['rows']
-    except FileNotFoundError: rows = []
+    rows = _results(path, 'mutants').get('rows', [])
     known = lambda r: sum(bool(o['explanation']) for o in r['survived'])
     return markdown_table(pd.DataFrame([{'module': r['module'], 'mutants': r['n'], 'of all possible': r['possible'], 'killed': r['killed'], 'explained': known(r), 'holes': len(r['survived'])-known(r)} for r in rows],
         columns=['module','mutants','of all possible','killed','explained','holes']))
 
-# %% ../nbs/16b_reliability.ipynb #556fdbd0
+# %% ../nbs/16b_reliability.ipynb #77c8d37a
 def survivors_table(path=None) -> Markdown: # `path` as in `load_results`
     "The mutants that live on, and why."
-    try: rows = load_results('mutants', path)['rows']
-    except FileNotFoundError: rows = []
+    rows = _results(path, 'mutants').get('rows', [])
     return markdown_table(pd.DataFrame([{'module': r['module'], 'mutant': f"`{o['mutant']}`".replace('|', '\\|'), 'why': o['explanation'] or 'a hole'} for r in rows for o in r['survived']], columns=['module','mutant','why']))
 
-# %% ../nbs/16b_reliability.ipynb #7815040d
+# %% ../nbs/16b_reliability.ipynb #83fb1090
 def coverage_table(path=None) -> Markdown: # `path` as in `load_results`
     "Lines of the package, and those that notebooks and tests have run: all together, and modules below 95 %."
-    try: r = load_results('coverage', path)
-    except FileNotFoundError: r = dict(modules=[])
+    r = {'modules':[], **_results(path, 'coverage')}
     share = lambda o: 100*o['run']/max(o['lines'], 1)
     low = sorted((o for o in r['modules'] if share(o) < 95), key=share)
     rows = [dict(r, module=f"all {len(r['modules'])} (by {r['notebooks']} of {r['of']['notebooks']} notebooks and {r['tests']} of {r['of']['tests']} files of tests)"), *low] if r['modules'] else []
     return markdown_table(pd.DataFrame([{'module': o['module'], 'lines': f"{o['lines']:,}", 'run': f"{o['run']:,}", '%': f'{share(o):.1f}'} for o in rows], columns=['module','lines','run','%']))
 
-# %% ../nbs/16b_reliability.ipynb #d558d2d3
+# %% ../nbs/16b_reliability.ipynb #fc563266
 def service_table(path=None) -> Markdown: # `path` as in `load_results`
     "What the service under load was asked, how often, and what it did; an empty table if that has not been measured."
-    try: r = load_results('serve_load', path)
-    except FileNotFoundError: r = None
-    rows = []
+    r,rows = _results(path, 'serve_load'),[]
     add = lambda what, often, happened, wrong: rows.append({'tried': what, 'how often': often, 'what happened': happened, 'wrong': wrong})
     if r:
         m,s = r['memory_mb'],r['stop']

@@ -140,9 +140,9 @@ def error_page(sentence:str):
     "A page with one sentence."
     return page('Not here', H1('Not here'), P(sentence), P(A('Read captchas', href='/')))
 
-# %% ../nbs/18b_page.ipynb #7b57a473
+# %% ../nbs/18b_page.ipynb #979d4a81
 _fields = dict(images='one or several image files: PNG, JPEG, GIF, WebP or BMP', length='how many characters each text has', allowed='the only characters that may occur',
-    threshold='0 to 1: below it, `answered` is false', n_best='how many texts to give for each image, the best one included (1 to 20; default 3)',
+    threshold='0 to 1: below it, `answered` is false', n_best='how many texts to give for each image, the one that is read included (1 to 20; default 3)',
     heat='1 adds the probabilities of characters by column or place', format='`csv` answers a CSV instead of JSON')
 _statuses = {200:'At least one image was read; an image that was not has its `error`.', 400:'A field is wrong or unknown, or the form is broken.', 401:'The token is missing or wrong.',
     403:'The Host is unknown, or the request comes from a page of another origin.', 408:'The upload took too long.', 413:'The upload is too large, or has too many images.', 415:'The request is no multipart form.',

@@ -47,7 +47,7 @@ def _who(p):
     p.add_argument('--dask', metavar='ADDRESS', help='let the workers of this Dask scheduler do it, such as tcp://10.0.0.1:8786; the folder must be one that all machines share')
     p.add_argument('--quiet', action='store_true', help='no progress bar')
 
-# %% ../nbs/05c_synth_cli.ipynb #bd58bca9
+# %% ../nbs/05c_synth_cli.ipynb #ad60d1c3
 def _synth(o):
     "The `SynthCaptcha` of the options, which has drawn a captcha: better a sentence now than in the middle."
     from dataclasses import replace
@@ -83,7 +83,7 @@ def _evaluate(o):
 def _verify(o):
     if '://' in o.path:
         from captcha_fastai.pack import Packed
-        n = len(Packed(o.path).verify().index['files'])
+        n = len(Packed(o.path).verify(print).index['files'])
     else:
         from captcha_fastai.manifest import verify_files
         n = verify_files(o.path, print)

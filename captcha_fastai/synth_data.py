@@ -40,7 +40,7 @@ class OnlineDL(CaptchaDL):
         o = self.dataset.items[s or 0]
         return self.dataset.tfms(o + max(0, self.passes)*self.n if self.online else o)
 
-# %% ../nbs/14_synth_data.ipynb #aff728c1
+# %% ../nbs/14_synth_data.ipynb #018b10fa
 @patch(cls_method=True)
 @delegates(TfmdLists.dataloaders)
 def from_synth(cls:CaptchaDataLoaders,
@@ -60,6 +60,7 @@ def from_synth(cls:CaptchaDataLoaders,
     **kwargs
 ):
     "DataLoaders of drawn captchas."
+    cls._check_names(kwargs)
     if min(n, valid) < 1: raise ValueError(f'n={n} and valid={valid}: there must be at least one sample to train and one to measure.')
     if getattr(synth, 'n', None) is not None and synth.n < n+valid: raise ValueError(f'The source ends after {synth.n} samples, but n+valid is {n+valid}; ask for fewer, or give it more.')
     if online and getattr(synth, 'n', None) is not None: raise ValueError(f'online=True needs a source without end, and this one ends after {synth.n} samples; take online=False, or a `SynthCaptcha` without n.')

@@ -238,6 +238,27 @@ def test_evaluations_on_a_cluster(cluster, tmp_path, capsys):
     assert capsys.readouterr().out.startswith('accuracy ')
     assert contents(tmp_path/'e2') == contents(tmp_path/'e1') and main(['verify', str(tmp_path/'e2')]) == 0
 
+@needs('distributed')
+def test_cancelled_or_lost():
+    "Two clients of a real scheduler: what one cancels, the other calls cancelled; the scheduler killed, it calls it lost."
+    from distributed import Client, Future
+    from captcha_fastai.parts import run_on_dask
+    with subprocess.Popen(['dask', 'scheduler', '--host', '127.0.0.1', '--port', '0', '--no-dashboard'], env=env(), stderr=subprocess.PIPE, text=True) as p:
+        try:
+            address = next(l.split()[-1] for l in p.stderr if 'Scheduler at:' in l)
+            client, other = (Client(address, set_as_default=False) for _ in range(2))
+            def begun():
+                "A job that waits for workers, and its keys"
+                join = in_thread(lambda: run_on_dask(pow, (2,), [1, 2], client, progress=False))
+                return join, until(lambda: other.run_on_scheduler(lambda dask_scheduler: list(dask_scheduler.tasks)))
+            join, keys = begun()
+            other.cancel([Future(k, other) for k in keys], force=True)
+            with pytest.raises(RuntimeError, match='has been cancelled on the Dask scheduler'): join()
+            join, _ = begun()
+            p.kill()
+            with pytest.raises(ConnectionError, match='has been lost'): join()
+        finally: p.kill()
+
 @needs('distributed', 'pyarrow')
 def test_workers_must_draw_alike(cluster, tmp_path):
     "A worker whose versions differ refuses, in a sentence that names it and the version."

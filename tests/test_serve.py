@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from starlette.testclient import TestClient
 from captcha_fastai.decode import ImpossibleText
+from captcha_fastai.reading import BaseReader
 from captcha_fastai.serve import make_app
 from captcha_fastai.serve_cli import listen, main
 from captcha_fastai.vocab import Vocab
@@ -83,6 +84,14 @@ def test_heat():
     heat = post(app_client(reader), good, heat=1).json()['readings'][0]['heat']
     assert [o['char'] for o in heat] == ['a','b','c'] and all(len(o['probs']) == 8 for o in heat)
     assert reader.calls == [(1, dict(n_best=3, keep=True))] # once through the network
+
+def test_reads_what_the_reader_reads():
+    "Also where the likeliest path is not that of the likeliest text: alternatives change nothing."
+    class Doubtful(BaseReader):
+        def _forward(self, x): return np.log([[[.3,.3,.4],[.399,.6,.001]]]*len(x))
+    reader = Doubtful(dict(head='ctc', vocab='01', max_len=2, size=[8,16], mode='L', decoder={}, threshold=None))
+    r = post(app_client(reader), good).json()['readings'][0]
+    assert (r['text'], r['confidence']) == (reader.read(good[1]).text, reader.read(good[1]).confidence) and r['alternatives'][0]['text'] == '0'
 
 def test_broken_images_among_good_ones(client):
     files = [good, ('empty.png', b''), ('notes.png', b'hello'), ('cut.png', good[1][:45]), ('bomb.png', bomb(60000, 60000)), ('z.png', picture('g'))]
