@@ -74,12 +74,12 @@ system_c = dict(
     },
     reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
-# %% ../nbs/15_recipes.ipynb #9e15fef8
+# %% ../nbs/15_recipes.ipynb #ef218e26
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
 # Fresh captchas in an epoch, and epochs for each task, that processors without a GPU manage: `resnet_heads` costs twenty times as much for each image
-_d_nets = dict(resnet_heads=dict(n=1000, n_epoch=(8,10,14), arch_args={}), nopool_xresnet=dict(n=20_000, n_epoch=(8,12,24), arch_args=dict(body='slim_resnet', hidden=512)))
+_d_nets = dict(resnet_heads=dict(n=1000, n_epoch=(8,10,14), arch_args={}), nopool_xresnet=dict(n=20_000, n_epoch=(8,12,14), arch_args=dict(body='slim_resnet', hidden=512)))
 
 system_d = dict(
     data={f'task{n}': t for n,t in _tasks.items()}, valid=2000, test=10_000,
