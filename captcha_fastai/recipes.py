@@ -41,20 +41,20 @@ def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1
 
 def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
 
-# %% ../nbs/15_recipes.ipynb #5e43de4b
+# %% ../nbs/15_recipes.ipynb #ba51abdc
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
 _lifted = dict(power=.4) # of `RemoveBackground`: some characters have nearly the colour of their ground
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
-def _a_steps(lr, *n_epoch): return tuple(_step(o, n, k, lr, wd=.05, online=o != 'real', **(dict(keep_opt=True) if i else {})) for i,(o,n,k) in enumerate(zip(('phase1','phase2','real'), (20_000,20_000,9000), n_epoch)))
+def _a_steps(lrs, n_epoch): return tuple(_step(o, n, k, lr, wd=.05, online=o != 'real', **(dict(keep_opt=True) if i else {})) for i,(o,n,lr,k) in enumerate(zip(('phase1','phase2','real'), (20_000,20_000,9000), lrs, n_epoch)))
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
     rows={
-        'resnet_transformer': _row('resnet_transformer', *_a_steps(1e-3, 2, 5, 12), size=(64,192), background=_lifted),
-        'resnet_transformer, plain background': _row('resnet_transformer', *_a_steps(1e-3, 6, 8, 20), size=(64,192), background={}),
+        'resnet_transformer': _row('resnet_transformer', *_a_steps((1e-3,1e-3,3e-4), (2,5,12)), size=(64,192), background=_lifted),
+        'resnet_transformer, plain background': _row('resnet_transformer', *_a_steps((1e-3,)*3, (6,8,20)), size=(64,192), background={}),
         'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 12, 1e-3, wd=.05), size=(64,192), background=_lifted),
-        'nopool_xresnet': _row('nopool_xresnet', *_a_steps(2e-3, 1, 4, 12), size=(80,200), background=_lifted, arch_args=dict(body='slim_resnet', hidden=512)),
+        'nopool_xresnet': _row('nopool_xresnet', *_a_steps((2e-3,2e-3,6e-4), (2,5,12)), size=(80,200), background=_lifted, arch_args=dict(body='slim_resnet', hidden=512)),
     },
     reference={'resnet_transformer': 95.4, 'resnet_transformer, plain background': 95.4, 'resnet_transformer, no transfer': 54.})
 
