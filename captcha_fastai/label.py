@@ -17,10 +17,10 @@ from .reading import image_files
 from .tables import *
 
 # %% auto #0
-__all__ = ['columns', 'keys', 'read_labels', 'Labelling', 'next_first', 'count_keys']
+__all__ = ['label_keys', 'read_labels', 'Labelling', 'least_certain_first', 'count_keys']
 
-# %% ../nbs/19c_label.ipynb #f10df1d4
-def keys(
+# %% ../nbs/19c_label.ipynb #a54eff25
+def label_keys(
     guess:str, # What is filled in, and selected
     label:str, # What it shall be
 ) -> list: # Names of keys, as browsers call them
@@ -31,8 +31,8 @@ def keys(
     ways = [*label],['ArrowLeft', *['ArrowRight']*p, *['Delete']*gone, *typed],['ArrowRight', *['ArrowLeft']*s, *['Backspace']*gone, *typed]
     return [*([] if guess == label else min(ways, key=len)), 'Enter']
 
-# %% ../nbs/19c_label.ipynb #32970880
-columns = ['filename','label']
+# %% ../nbs/19c_label.ipynb #033f291b
+_columns = ['filename','label']
 
 def read_labels(
     path, # The table; it need not be there yet
@@ -40,7 +40,7 @@ def read_labels(
     "The labels in a table that `captcha-label` has written; a `ValueError` if it is another table."
     if not Path(path).exists(): return {}
     header,rows = read_table(path)
-    if header != columns: raise ValueError(f"{str(path)!r} has the columns {', '.join(map(repr, header))}, and not 'filename' and 'label'; move it elsewhere, or give its columns these names.")
+    if header != _columns: raise ValueError(f"{str(path)!r} has the columns {', '.join(map(repr, header))}, and not 'filename' and 'label'; move it elsewhere, or give its columns these names.")
     if len(labels := dict(rows)) < len(rows): raise ValueError(f'{str(path)!r} names {_twice(rows)!r} twice; leave one of the rows out.')
     return labels
 
@@ -94,12 +94,12 @@ class Labelling:
         odd = [c for c in text if unicodedata.category(c) in ('Cc','Cs') or self.chars and c not in self.chars]
         if odd: return f"The character {odd[0]!r} is not in the alphabet {''.join(self.chars)!r}; correct the text, or start with other --chars." if self.chars else f'The character {odd[0]!r} is none that a picture shows; correct the text.'
 
-# %% ../nbs/19c_label.ipynb #818ecb7a
+# %% ../nbs/19c_label.ipynb #aa143416
 @patch
 def _save(self:Labelling, done):
     "Write the labels in `done`; only what is written counts"
     if self._on_disk() != self.written: raise ValueError(f'{str(self.table)!r} has been changed by something else; stop captcha-label and start it again.')
-    rows = [columns, *((n,l) for n,l in done.items() if l is not None)]
+    rows = [_columns, *((n,l) for n,l in done.items() if l is not None)]
     data = ''.join(csv_line(o, '\n') for o in rows).encode()
     if data != self.written and (len(rows) > 1 or self.written): write_whole(self.table, data, sync=True); self.written = data
     self.done = done
@@ -128,8 +128,8 @@ def undo(self:Labelling):
     self.back = self.numbers[name]
     if text is not None: self.guesses = {**self.guesses, self.back:(text, None)}
 
-# %% ../nbs/19c_label.ipynb #90898440
-def next_first(
+# %% ../nbs/19c_label.ipynb #4371699c
+def least_certain_first(
     left, # Numbers of images
     guesses:dict, # number: (text, confidence)
     rank, # Order of those that nothing is known of
@@ -141,7 +141,7 @@ def next_first(
 def state(self:Labelling) -> dict: # image (a number, None at the end), guess, confidence, labelled, skipped, total, note
     "What the page shows."
     left,labelled = self.left,len(self.known)
-    i = self.back if self.back in left else next(iter(next_first(left, self.guesses, self.rank)), None)
+    i = self.back if self.back in left else next(iter(least_certain_first(left, self.guesses, self.rank)), None)
     guess,confidence = self.guesses.get(i, ('', None))
     return dict(image=i, name=None if i is None else self.names[i], guess=guess, confidence=confidence, labelled=labelled, skipped=len(self.names)-labelled-len(left), total=len(self.names), busy=self.busy, note=self.note)
 
@@ -181,7 +181,7 @@ def close(self:Labelling):
     if hasattr(self.teach, 'stop'): self.teach.stop()
     self.thread.join(10)
 
-# %% ../nbs/19c_label.ipynb #ef05ad15
+# %% ../nbs/19c_label.ipynb #f04efa36
 def count_keys(
     teach, # As for `Labelling`
     files, labels, # Images to label, and what they say
@@ -199,6 +199,6 @@ def count_keys(
         guesses = dict(zip(left, out))
         res.append(dict(labels=len(known), keys=n_keys, right=sum(t == l for (t,_),l in zip(out[len(left):], test_labels)), n=len(test_files)))
         if res[-1]['right'] >= target*len(test_files) or not left: return res
-        new = next_first(left, guesses if uncertain_first else {}, rank)[:every]
-        n_keys += sum(len(keys(guesses[i][0], labels[i])) for i in new)
+        new = least_certain_first(left, guesses if uncertain_first else {}, rank)[:every]
+        n_keys += sum(len(label_keys(guesses[i][0], labels[i])) for i in new)
         known += new

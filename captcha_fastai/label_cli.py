@@ -29,7 +29,7 @@ def _parser():
     a('--port', type=_port, default=8000, help='0 takes any that is free')
     return p
 
-# %% ../nbs/20b_label_cli.ipynb #5a987beb
+# %% ../nbs/20b_label_cli.ipynb #188f7175
 def make_session(
     folder:Path, # The images
     weights=None, # As for `first_reader`
@@ -43,7 +43,7 @@ def make_session(
     from captcha_fastai.vocab import Vocab
     if chars is not None: Vocab(chars) # says what is wrong with them
     reader = first_reader(weights)
-    teach = reader and Teacher(reader, chars, minutes)
+    teach = reader and Teacher(reader, chars, minutes=minutes)
     return Labelling(folder, teach.chars if teach else chars, teach, every)
 
 def _label(args):

@@ -30,16 +30,15 @@ def first_reader(
     if arch != 'captcha_base': raise ValueError(f"The weights in {str(path)!r} are of {arch}, and don't say how its network was built; give a reader folder, written by CaptchaReader.from_learner(learn).save(folder).")
     return CaptchaReader.base(path=path)
 
-# %% ../nbs/19e_teacher.ipynb #0ff36b71
+# %% ../nbs/19e_teacher.ipynb #d4ed9d1b
 class Teacher:
     "Reads as `reader` does until there are labels, and then as its network does after `few_shot` on them; of an ensemble, the first network learns."
     def __init__(self,
         reader, # A `CaptchaReader`
         chars=None, # The alphabet; that of the reader if None
-        minutes:float=2., # Of a lesson, at most
-        rounds:int=60, # Of a lesson, at most
+        **kwargs # To `few_shot`, such as `minutes=2`
     ):
-        self.reader,self.minutes,self.rounds,self.stopped = reader,minutes,rounds,threading.Event()
+        self.reader,self.kwargs,self.stopped = reader,kwargs,threading.Event()
         self.chars = ''.join(reader.vocab.chars) if chars is None else chars
     def stop(self):
         "End what is under way, with an error in its thread."
@@ -59,7 +58,7 @@ class Teacher:
     def _trained(self, files, labels, more):
         from math import exp
         learn = self.learner(files, labels)
-        with learn.no_bar(): learn.few_shot(minutes=self.minutes, rounds=self.rounds)
+        with learn.no_bar(): learn.few_shot(**self.kwargs)
         return [(learn.vocab.decode(h[0].ids), exp(h[0].log_prob)) for h in learn.head.decode(learn.log_probs(more))]
 
 # %% ../nbs/19e_teacher.ipynb #51c00404

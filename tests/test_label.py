@@ -2,7 +2,7 @@
 import signal, subprocess, sys, urllib.parse, urllib.request
 from pathlib import Path
 from PIL import Image
-from captcha_fastai.label import Labelling, keys, read_labels
+from captcha_fastai.label import Labelling, label_keys, read_labels
 from captcha_fastai.label_app import label_app
 from helpers import until
 from test_serve import browser, css, serving_app
@@ -58,7 +58,7 @@ def test_page_by_keyboard(tmp_path):
         # the keys that are counted are those that it takes
         for name,(guess,_) in sorted(guesses.items(), key=lambda o: o[1][1])[:4]:
             until(lambda: shown() == (name, guess))
-            press(*keys(guess, truth[name]))
+            press(*label_keys(guess, truth[name]))
             until(lambda: s.labels.get(name) == truth[name] == read_labels(s.table).get(name))
             until(lambda: s.learnt == len(s.labels)//2*2)
         until(lambda: status().startswith('4 of 5 labelled') and 'learnt from 4 labels' in status())

@@ -22,7 +22,7 @@ function show(s) {
   picture.src = `/picture/${shown}`;
   picture.alt = `The picture ${s.name}`;
   text.value = s.guess;
-  sure.textContent = !s.guess ? 'No guess yet.' : s.confidence === null ? 'What you have entered.' : `A guess, ${Math.min(99, Math.round(100 * s.confidence))} % sure.`;
+  sure.textContent = !s.guess ? (s.note ? 'No guess yet.' : '') : s.confidence === null ? 'What you have entered.' : `A guess, ${Math.min(99, Math.round(100 * s.confidence))} % sure.`;
   text.focus();
   text.select();
 }
