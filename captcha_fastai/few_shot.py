@@ -137,7 +137,7 @@ def _cross(learn, numbers, synth, k, seconds, **kw):
     longest = max(map(len, losses))
     return pd.concat(parts, ignore_index=True), int(np.argmin(sum(np.pad(o, (0, longest-len(o)), 'edge') for o in losses)))
 
-# %% ../nbs/19b_few_shot.ipynb #2e8be4e5
+# %% ../nbs/19b_few_shot.ipynb #a4f4f104
 class FewShot(NamedTuple):
     "How a training on few labels went."
     labels: int # Labelled images
@@ -148,7 +148,7 @@ class FewShot(NamedTuple):
     kept: int # Kept-back images
     guessed: int = 0 # Unlabelled images that were trained on, too
     def __repr__(self):
-        return (f'{self.labels} labels{f" and {self.guessed} guessed ones" if self.guessed else ""}, {self.rounds} rounds, {self.seconds:.0f} s; '
+        return (f'{self.labels} labels{f" and {self.guessed} guessed ones" if self.guessed else ""}, {self.rounds} round{"s"*(self.rounds != 1)}, {self.seconds:.0f} s; '
                 f'of {self.kept} images kept back {self.before:.1%} read before, {self.after:.1%} now')
 
 def _guesses(learn, files, kept, accuracy=.98):
