@@ -49,6 +49,9 @@ from .synth_data import *
 from .packed_data import *
 from .offline_online import *
 from .transfer import *
+from .few_shot import *
+from .label import *
+from .teacher import *
 from .recipes import *
 from .reader_file import *
 from .reader_net import *

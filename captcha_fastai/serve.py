@@ -26,7 +26,7 @@ from .serve_page import *
 from .tables import csv_line
 
 # %% auto #0
-__all__ = ['formats', 'image_problem', 'form_options', 'read_images', 'ReadService', 'make_app']
+__all__ = ['formats', 'image_problem', 'form_options', 'read_images', 'ReadService', 'guarded_app', 'make_app']
 
 # %% ../nbs/18_serve.ipynb #7ae369cd
 formats = 'PNG','JPEG','GIF','WEBP','BMP'
@@ -181,7 +181,20 @@ def _api_answer(readings, options):
         return Response(''.join([csv_line(csv_columns), *map(reading_line, readings)]), status, media_type='text/csv; charset=utf-8', headers={'content-disposition':'attachment; filename="readings.csv"'})
     return JSONResponse({**(dict(error=readings[0]['error']) if status == 422 else {}), 'readings':readings}, status)
 
-# %% ../nbs/18_serve.ipynb #217e86fe
+# %% ../nbs/18_serve.ipynb #10856eb1
+def guarded_app(
+    routes, # Of Starlette
+    **guard # As for `Guard`
+) -> FastHTML:
+    "An app behind a `Guard`, with the files of its pages, that refuses in one sentence."
+    app = FastHTML(default_hdrs=False, sess_cls=None, secret_key='there are no sessions', canonical=False, routes=routes,
+        exception_handlers={404:_refused, HTTPException:_refused, ClientDisconnect:_gone, Exception:_refused})
+    app.user_middleware.clear() # in a notebook, FastHTML would let every origin in
+    app.add_middleware(Guard, **guard)
+    app.mount('/assets', StaticFiles(directory=assets))
+    return app
+
+# %% ../nbs/18_serve.ipynb #987e4778
 def make_app(
     reader, # As for `ReadService`
     hosts=('localhost','127.0.0.1','::1'), # Names that the service goes by
@@ -203,13 +216,9 @@ def make_app(
         r.set_cookie(token.cookie, token.value, httponly=True, samesite='strict', secure=request.url.scheme == 'https')
         return r
 
-    app = FastHTML(default_hdrs=False, sess_cls=None, secret_key='there are no sessions', canonical=False,
-        routes=[Route(p, f, methods=['POST']) for p,f in {'/api/read':api, '/read':cards, '/login':login}.items()],
-        exception_handlers={404:_refused, HTTPException:_refused, ClientDisconnect:_gone, Exception:_refused})
-    app.user_middleware.clear() # in a notebook, FastHTML would let every origin in
-    app.add_middleware(Guard, hosts=hosts, any_address=any_address, token=token, max_bytes=service.max_bytes, timeout=timeout)
+    posts = [Route(p, f, methods=['POST']) for p,f in {'/api/read':api, '/read':cards, '/login':login}.items()]
+    app = guarded_app(posts, hosts=hosts, any_address=any_address, token=token, max_bytes=service.max_bytes, timeout=timeout)
     _add_pages(app, service, token, timeout)
-    app.mount('/assets', StaticFiles(directory=assets))
     return app
 
 def _add_pages(app, service, token, timeout):

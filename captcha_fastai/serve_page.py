@@ -92,19 +92,20 @@ def reading_card(
         ft('footer', Span(o['file'], title=o['file'], cls='file'), ft('button', '×', type='button', cls='remove', title='Remove', aria_label=f'Remove {o["file"]}')),
         cls='card', data_row=reading_line(o), aria_label=f'{o["file"]}: {o["error"] or o["text"]}')
 
-# %% ../nbs/18b_page.ipynb #2ba7c62f
+# %% ../nbs/18b_page.ipynb #09198cd2
 def page(
     title:str, # Stands in the tab
     *content, # Of the main part
-    script:bool=False, # The script that reads pictures
+    script:str=None, # Name of its script
+    nav=(('Read','/'),('API','/api')), # Names and addresses of the other pages
     **body # Attributes of the body
 ):
     "A whole page."
     return Html(
         Head(Title(title), Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'), Meta(name='color-scheme', content='light dark'),
             Link(rel='icon', href='/assets/favicon.svg', type='image/svg+xml'), Link(rel='stylesheet', href='/assets/serve.css'),
-            *([ft('script', src='/assets/serve.js', defer=True)] if script else [])),
-        Body(ft('header', A(Img(src='/assets/favicon.svg', alt='', width=28, height=28), 'captcha_fastai', href='/', cls='brand'), Nav(A('Read', href='/'), A('API', href='/api'))),
+            *([ft('script', src=f'/assets/{script}', defer=True)] if script else [])),
+        Body(ft('header', A(Img(src='/assets/favicon.svg', alt='', width=28, height=28), 'captcha_fastai', href='/', cls='brand'), Nav(*[A(name, href=href) for name,href in nav])),
             ft('main', *content), **body), lang='en')
 
 def _facts(reader):
@@ -129,7 +130,7 @@ def home_page(
         Div(P('', id='status', role='status'), ft('button', 'Download CSV', id='csv', type='button', data_header=csv_line(csv_columns)), ft('button', 'Clear', id='clear', type='button', cls='quiet'), id='bar', hidden=True),
         ft('section', id='readings', aria_label='Readings'),
         ft('template', ft('article', Div(Img(alt=''), cls='seen'), P('reading …', cls='wait'), ft('footer', Span('', cls='file')), cls='card waiting'), id='waiting'),
-        _facts(reader), script=True, data_max_images=max_images, data_max_bytes=max_bytes)
+        _facts(reader), script='serve.js', data_max_images=max_images, data_max_bytes=max_bytes)
 
 def login_page(wrong:bool=False):
     "Where a browser shows the token."
@@ -138,7 +139,7 @@ def login_page(wrong:bool=False):
 
 def error_page(sentence:str):
     "A page with one sentence."
-    return page('Not here', H1('Not here'), P(sentence), P(A('Read captchas', href='/')))
+    return page('Not here', H1('Not here'), P(sentence), P(A('To the first page', href='/')))
 
 # %% ../nbs/18b_page.ipynb #979d4a81
 _fields = dict(images='one or several image files: PNG, JPEG, GIF, WebP or BMP', length='how many characters each text has', allowed='the only characters that may occur',

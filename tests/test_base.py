@@ -97,3 +97,18 @@ def test_without_weights(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match='weights=False'): captcha_learner(dls, captcha_base)
     with pytest.raises(FileNotFoundError, match='install the package again'): CaptchaReader.base()
     assert captcha_learner(dls, captcha_base, weights=False).start is None
+
+def test_few_shot(tmp_path):
+    "From weights over all letters and digits to three characters: rows by character, one batch of labelled and drawn images, and all but the weights is as it was"
+    from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha,Weights,base_chars,base_size,captcha_base,captcha_learner,write_weights
+    net = captcha_base(63, 8, base_size)
+    file = write_weights(tmp_path/'w.safetensors', Weights(net.state_dict(), dict(chars=base_chars, max_len=8, size=base_size, mean=[.5]*3, std=[.25]*3), {}))
+    synth = SynthCaptcha('bA9', (2,3), (32,80), seed=1)
+    images,labels = zip(*synth.replace(n=60))
+    dls = CaptchaDataLoaders.from_lists('.', images, labels, valid_pct=.2, seed=0, bs=16)
+    learn = captcha_learner(dls, captcha_base, weights=file)
+    assert torch.equal(learn.model.head[-1].weight[1:], torch.stack([net.head[-1].weight[1+base_chars.index(c)] for c in learn.vocab.chars]))
+    steps = [*learn.dls.train.after_batch.fs]
+    with learn.no_bar(): res = learn.few_shot(minutes=1e-4)
+    assert (res.labels, res.kept, res.guessed) == (60, 12, 0) and 0 <= res.rounds <= 1
+    assert learn.dls is dls and learn.opt is None and [*dls.train.after_batch.fs] == steps

@@ -6,7 +6,7 @@ import pytest
 
 root = Path(__file__).parent.parent
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
-lower = 'vocab tables ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth manifest folder parts pack evaluate synth_cli preprocess background check heads models systems vgg base weights recipes results plan cli ctc_plots pictures reader_file reading reader_net inference onnx_check onnx_reader onnx_export reader_cli serve_guard serve_page serve serve_cli'.split() # layers that must not need fastai
+lower = 'vocab tables ctc kernels rules decode positions fonts styles package styles_flat styles_relief styles_mixed synth manifest folder parts pack evaluate synth_cli preprocess background check heads models systems vgg base weights recipes results plan cli ctc_plots pictures reader_file reading reader_net inference onnx_check onnx_reader onnx_export reader_cli serve_guard serve_page serve serve_cli label teacher label_app label_cli'.split() # layers that must not need fastai
 
 def python(code):
     "What a fresh interpreter prints"
@@ -67,7 +67,7 @@ def test_bare_import_is_cheap():
 def test_lower_layers_do_not_need_fastai(module):
     assert python(f'import sys, captcha_fastai.{module}; print("fastai" in sys.modules)') == 'False'
 
-@pytest.mark.parametrize('module', 'vocab tables ctc decode positions heads preprocess background manifest reader_file reading onnx_check onnx_reader reader_cli serve_guard serve_page serve serve_cli'.split())
+@pytest.mark.parametrize('module', 'vocab tables ctc decode positions heads preprocess background manifest reader_file reading onnx_check onnx_reader reader_cli serve_guard serve_page serve serve_cli label teacher label_app label_cli'.split())
 def test_decoding_does_not_need_torch(module):
     assert python(f'import sys, captcha_fastai.{module}; print("torch" in sys.modules)') == 'False'
 

@@ -191,15 +191,17 @@ def test_pages_are_local_and_locked(client):
 
 # load
 @contextmanager
-def serving(reader, **kw):
+def serving_app(app):
     "A server in a thread; its port"
     import uvicorn
     sock = listen('127.0.0.1', 0)
-    server = uvicorn.Server(uvicorn.Config(make_app(reader, **kw), log_level='critical', lifespan='off', ws='none'))
+    server = uvicorn.Server(uvicorn.Config(app, log_level='critical', lifespan='off', ws='none'))
     thread = threading.Thread(target=server.run, kwargs=dict(sockets=[sock]), daemon=True)
     thread.start()
     try: yield sock.getsockname()[1]
     finally: server.should_exit = True; thread.join(20); sock.close()
+
+def serving(reader, **kw): return serving_app(make_app(reader, **kw))
 
 def answer(port, *pieces, wait=0.):
     "What the service answers to raw bytes"
