@@ -187,7 +187,7 @@ def test_pages_are_local_and_locked(client):
         assert not [o for o in r.text.split('"') if o.startswith(('http:', 'https:', '//'))] and ' style=' not in r.text and '<script>' not in r.text
     for f in (root/'captcha_fastai'/'assets').iterdir():
         assert client.get(f'/assets/{f.name}').content == f.read_bytes()
-        assert 'url(' not in f.read_text() and f.read_text().count('http') == f.read_text().count('http://www.w3.org/')
+        if f.suffix in ('.css','.js','.svg'): assert 'url(' not in f.read_text() and f.read_text().count('http') == f.read_text().count('http://www.w3.org/')
 
 # load
 @contextmanager
