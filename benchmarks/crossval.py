@@ -28,7 +28,7 @@ def run(path, name, r, fold, seed, inner, folder, short):
     dls = make_loaders(path, r, lambda _: (train,valid), files)
     learn,warm = warm_learner(dls, r)
     clock = fit(learn, r, folder, 1000*seed+fold)
-    df = CaptchaInterpretation.from_learner(learn).readings()
+    df = readings(learn)
     if not inner and seed == fold == 0:
         at = cache/('short' if short else '')/'readers'/name.replace(', ', '-').replace(' ', '-')
         CaptchaReader.from_learner(learn).save(at)

@@ -35,21 +35,21 @@ def make_learner(dls, arch, arch_args={}, decoder=None, label_smoothing=None, no
 class Clock(Callback):
     "Seconds of a training, of the processor (all threads of this process) and of the wall, and where they stood after each epoch. What was spent before a stop is remembered."
     order = 80 # Resumable writes after it
-    def __init__(self, start=None): self.cpu,self.wall,self.points,self.since = 0.,0.,[],start
+    def __init__(self, start=None): self.used,self.passed,self.points,self.since = 0.,0.,[],start
     def now(self): return time.process_time(),time.time()
     def tick(self):
         "Count what has passed since the last time."
         new = self.now()
-        self.cpu,self.wall,self.since = self.cpu+new[0]-self.since[0],self.wall+new[1]-self.since[1],new
+        self.used,self.passed,self.since = self.used+new[0]-self.since[0],self.passed+new[1]-self.since[1],new
     def before_fit(self): self.since = self.since or self.now()
     def after_epoch(self):
         self.tick()
-        self.points.append([round(self.cpu, 2), round(self.wall, 2), *(float(f'{o:.5g}') for o in self.recorder.values[-1])])
+        self.points.append([round(self.used, 2), round(self.passed, 2), *(float(f'{o:.5g}') for o in self.recorder.values[-1])])
     def state_dict(self):
         self.tick()
-        return dict(cpu=self.cpu, wall=self.wall, points=self.points)
-    def load_state_dict(self, s): self.cpu,self.wall,self.points,self.since = s['cpu'],s['wall'],s['points'],self.now()
-    def costs(self): return dict(cpu_seconds=round(self.cpu, 2), seconds=round(self.wall, 2))
+        return dict(used=self.used, passed=self.passed, points=self.points)
+    def load_state_dict(self, s): self.used,self.passed,self.points,self.since = s['used'],s['passed'],s['points'],self.now()
+    def costs(self): return dict(cpu_seconds=round(self.used, 2), seconds=round(self.passed, 2))
 
 class AverageWeights(Callback):
     "At the end, the weights are a moving average of themselves, the statistics of batch normalisation with them."
@@ -109,6 +109,9 @@ def score(df):
     right = int((df.label == df.text).sum())
     low,high = wilson(right, len(df))
     return dict(n=len(df), right=right, captcha_accuracy=round(100*right/len(df), 3), low=low, high=high, char_accuracy=round(100*chars_right(df.label, df.text), 3))
+
+def readings(learn):
+    with learn.no_bar(): return CaptchaInterpretation.from_learner(learn).readings()
 
 def records(df): return df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records')
 

@@ -17,11 +17,11 @@ def run(path, arch, seed, folder):
     learn,warm = warm_learner(dls, r)
     zero_shot = learn.validate()[1]
     clock = fit(learn, r, folder, seed)
-    df = CaptchaInterpretation.from_learner(learn).readings()
+    df = readings(learn)
     curve = [o[2:] for o in clock.points]
     return dict(arch=arch, seed=seed, n=len(df), right=int(df.right.sum()), captcha_accuracy=float(df.right.mean()), char_accuracy=chars_right(df.label, df.text),
                 best_epoch=max(o[2] for o in curve), before_real_images=zero_shot, recipe=r, size=list(dls.size), mode='RGB',
-                warm_minutes=round(warm['seconds']/60, 2), minutes=round(clock.wall/60, 2), curve=dict(columns=columns, epochs=curve), predictions=records(df), **made())
+                warm_minutes=round(warm['seconds']/60, 2), minutes=round(clock.passed/60, 2), curve=dict(columns=columns, epochs=curve), predictions=records(df), **made())
 
 def summary(rows):
     "Mean over the seeds and interval over all test images, for each architecture."
