@@ -18,11 +18,11 @@ class ReadCaptcha(Transform):
         f = self.files[i]
         return LabelledImage(PILImage.create(f), TensorCategory([chars.index(c)+1 for c in f.stem]))
 
-def loaders(files, splits, bs=bs, train_augment=True):
+def loaders(files, splits, bs=bs, train_augment=True, device=None):
     "DataLoaders as the reference makes them; without `train_augment`, the images as they are."
     read = ReadCaptcha(files)
     varied = [Rotate(10), Brightness(.5, p=.8), Contrast(.5, p=.8)] if train_augment else []
-    return DataLoaders.from_dsets(*(TfmdLists(s, [read]) for s in splits), bs=bs, num_workers=0, after_item=[Resize((50,200), method=ResizeMethod.Squish), ToTensor],
+    return DataLoaders.from_dsets(*(TfmdLists(s, [read]) for s in splits), bs=bs, device=device, num_workers=0, after_item=[Resize((50,200), method=ResizeMethod.Squish), ToTensor],
                                   after_batch=[IntToFloatTensor, *varied])
 
 class Places(nn.Module):
