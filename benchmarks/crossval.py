@@ -18,8 +18,8 @@ def folds(names, n=table['folds']):
     order = sorted(names, key=lambda o: hashlib.sha256(o.encode()).hexdigest())
     return {o: i % n for i,o in enumerate(order)}
 
-def run(path, name, r, fold, seed, inner, folder, short):
-    "Train on all folds but this one and read it; with `inner`, one of the others is read in its stead."
+def train_fold(path, name, r, fold, seed, inner, folder, short):
+    "Train on all folds but this one and read it; with `inner`, one of the others is read in its stead. With a name, a reader of the first is kept."
     files = get_image_files(path).sorted()
     of = folds([o.name for o in files])
     test = (fold+1) % table['folds'] if inner else fold
@@ -29,7 +29,7 @@ def run(path, name, r, fold, seed, inner, folder, short):
     learn,warm = warm_learner(dls, r)
     clock = fit(learn, r, folder, 1000*seed+fold)
     df = readings(learn)
-    if not inner and seed == fold == 0:
+    if name and not inner and seed == fold == 0:
         at = cache/('short' if short else '')/'readers'/name.replace(', ', '-').replace(' ', '-')
         CaptchaReader.from_learner(learn).save(at)
         save_json(at.with_suffix('.json'), dict(row=name, recipe=r, unseen=list(df.file)))
@@ -61,7 +61,7 @@ if __name__ == '__main__':
         files = [home/f'{name}-{digest(r)}-{seed}-{kind}-{k}.json' for k in range(table['folds'])]
         for k,file in enumerate(files):
             if k not in args.folds or file.exists(): continue
-            part = run(captcha_data(table['data']), name, r, k, seed, args.inner, folder := file.with_suffix(''), args.short)
+            part = train_fold(captcha_data(table['data']), name, r, k, seed, args.inner, folder := file.with_suffix(''), args.short)
             save_json(file, part)
             shutil.rmtree(folder)
             print(f"{name}, seed {seed}, fold {k}{' (inner)'*args.inner}: {score(pd.DataFrame(part['predictions']))}, {part['cpu_seconds']/60:.1f} CPU minutes", flush=True)
