@@ -1,7 +1,7 @@
 """From PNG bytes to text: milliseconds for one image, images per second for a folder of 2,000, memory and the time to the first text, beside ddddocr 1.6.1.
 
     pip install ddddocr==1.6.1                       # optional; without it, its rows are left out
-    python read_speed.py [READER…] [--threads 1]     # folders of readers; by default those that `crossval.py` keeps in cache/readers
+    python read_speed.py [READER…] [--threads 1]     # folders of readers; by default the final rows' that `crossval.py` keeps in cache/readers
 
 All readers take turns on the same images of captcha_images_v2 in one run, and medians count; run it on a quiet machine. A folder of a reader is read by torch, by onnxruntime, and by onnxruntime in 8 bits.
 Accuracy stands in columns of its own: zero-shot, of readers that have never seen these captchas, on all 1040; fine-tuned, of those that were trained on some, on the images that they have not seen (`READER.json` names them).
@@ -10,6 +10,7 @@ import os, subprocess, sys, tempfile
 from statistics import median
 from captcha_fastai.all import *
 from captcha_fastai.onnx_reader import OnnxReader
+from captcha_fastai.recipes import crossval
 from fitting import *
 
 peer = 'ddddocr'
@@ -113,7 +114,7 @@ def main():
     args = parsed(p, 'read_speed')
     if args.threads and hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
     home = cache/('short' if args.short else '')/'readers'
-    folders = args.readers or sorted(o.parent for o in home.glob('*/reader.json'))
+    folders = args.readers or [home/o for o in crossval['final'] if (home/o/'reader.json').exists()]
     if not folders and not base_file.is_file(): p.error(f'there is no reader in {home}; run crossval.py first, or name the folders of readers')
     files = get_image_files(captcha_data('captcha_images_v2')).sorted()
     n,rounds,some = (40,1,5) if args.short else (2000,5,50)

@@ -118,14 +118,11 @@ def parts(args):
             learn.fit(1, 1e-4)
             learn.fit(1, 1e-4, cbs=clock)
             with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, *[torch.profiler.ProfilerActivity.CUDA]*torch.cuda.is_available()]) as prof:
-                for _ in zip(range(10), learn.dls.train): pass
-                step = learn.dls.train.one_batch()
-                for _ in range(10): learn.loss_func(learn.model(step[0]), step[1]).backward()
+                learn.fit(1, 1e-4, cbs=ShortEpochCallback(pct=.2))
         key = 'self_device_time_total' if torch.cuda.is_available() else 'self_cpu_time_total'
-        ops,whole_ = sorted(prof.key_averages(), key=lambda o: -getattr(o, key)),sum(getattr(o, key) for o in prof.key_averages())
-        all_ = sum(clock.seconds.values())
-        rows.append(dict(arch=name, bs=r['bs'], bf16=args.bf16, images=len(files), seconds=round(all_, 3), parts={k: round(100*v/all_, 1) for k,v in clock.seconds.items()},
-                         operations={o.key: round(100*getattr(o, key)/whole_, 1) for o in ops[:12]}))
+        ops,seconds = {o.key: getattr(o, key) for o in prof.key_averages()},sum(clock.seconds.values())
+        rows.append(dict(arch=name, bs=r['bs'], bf16=args.bf16, images=len(files), seconds=round(seconds, 3), parts={k: round(100*v/seconds, 1) for k,v in clock.seconds.items()},
+                         operations={k: round(100*ops[k]/sum(ops.values()), 1) for k in sorted(ops, key=ops.get, reverse=True)[:12]}))
         print(rows[-1], flush=True)
     return rows
 
