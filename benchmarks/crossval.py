@@ -7,7 +7,7 @@
 The folds: file names sorted by their SHA-256, the i-th is in fold i mod 5, so anybody can make them; each prediction says its fold, too. A training that is stopped goes on where it was, and several can share the
 work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k.
 Of the first fold and seed of each row, a reader is kept in `cache/readers/` for `read_speed.py`, with the names of the images that it has not seen."""
-import hashlib, shutil
+import hashlib
 from captcha_fastai.recipes import crossval as table
 from captcha_fastai.speed_results import crossval_table, mcnemar_table, misread_by_several
 from captcha_fastai.all import *
@@ -26,7 +26,7 @@ def train_fold(path, name, r, fold, seed, inner, folder, short):
     train,valid = [[i for i,o in enumerate(files) if want(of[o.name])] for want in (lambda f: f not in (fold,test), lambda f: f == test)]
     if short: train,valid = train[:64],valid[:32]
     dls = make_loaders(path, r, lambda _: (train,valid), files)
-    learn,warm = warm_learner(dls, r)
+    learn,warm = warm_learner(dls, r, 1000*seed+fold)
     clock = fit(learn, r, folder, 1000*seed+fold)
     df = readings(learn)
     if name and not inner and seed == fold == 0:

@@ -19,8 +19,7 @@ def recipe():
     return r
 
 def trained(dls, r):
-    set_seed(split, reproducible=True)
-    learn,_ = warm_learner(dls, dict(r, decoder=None)) # it is read in several ways
+    learn,_ = warm_learner(dls, dict(r, decoder=None), split) # it is read in several ways
     learn.fit_one_cycle(**r['fit'])
     return learn
 

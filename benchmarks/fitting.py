@@ -34,7 +34,7 @@ def make_learner(dls, arch, arch_args={}, decoder=None, label_smoothing=None, no
 
 class Clock(Callback):
     "Seconds of a training, of the processor (all threads of this process) and of the wall, and where they stood after each epoch. What was spent before a stop is remembered."
-    order = 80 # Resumable writes after it
+    order = 80 # checkpoints are written after it
     def __init__(self, start=None): self.used,self.passed,self.points,self.since = 0.,0.,[],start
     def now(self): return time.process_time(),time.time()
     def tick(self):
@@ -50,6 +50,15 @@ class Clock(Callback):
         return dict(used=self.used, passed=self.passed, points=self.points)
     def load_state_dict(self, s): self.used,self.passed,self.points,self.since = s['used'],s['passed'],s['points'],self.now()
     def costs(self): return dict(cpu_seconds=round(self.used, 2), seconds=round(self.passed, 2))
+
+class Checkpoints(Resumable):
+    "`Resumable`, whose writing the clock doesn't count: no training needs it, and large networks would pay more."
+    def __init__(self, folder, clock):
+        super().__init__(folder)
+        self.clock = clock
+    def write(self, *args, **kwargs):
+        super().write(*args, **kwargs)
+        self.clock.since = self.clock.now()
 
 class AverageWeights(Callback):
     "At the end, the weights are a moving average of themselves, the statistics of batch normalisation with them."
@@ -69,7 +78,7 @@ def fit(learn, r, folder, seed, start=None):
     clock = Clock(start)
     how = learn.fit_one_cycle if r['schedule'] == 'one_cycle' else lambda n_epoch, lr_max, **kw: learn.fit(n_epoch, lr_max, **kw)
     set_seed(seed, reproducible=True)
-    cbs = [clock, Resumable(folder)] + ([AverageWeights(r['average'])] if r['average'] else [])
+    cbs = [clock, Checkpoints(folder, clock)] + ([AverageWeights(r['average'])] if r['average'] else [])
     with learn.no_bar(), learn.no_logging(): how(**r['fit'], cbs=cbs)
     return clock
 
@@ -82,15 +91,15 @@ def warmed(name, make, pretrain, of):
     set_seed(0, reproducible=True)
     learn,clock,folder = make(),Clock(),file.with_suffix('')
     opts = {k:v for k,v in pretrain.items() if k != 'style'}
-    with learn.no_bar(), learn.no_logging(): learn.pretrain(synth_for(learn.dls, pretrain['style']), **opts, cbs=[clock, Resumable(folder)])
+    with learn.no_bar(), learn.no_logging(): learn.pretrain(synth_for(learn.dls, pretrain['style']), **opts, cbs=[clock, Checkpoints(folder, clock)])
     saved = dict(model=learn.model.state_dict(), **clock.costs())
     torch.save(saved, new := file.with_suffix('.new'))
     new.replace(file)
     shutil.rmtree(folder)
     return saved
 
-def warm_learner(dls, r):
-    "A learner by the recipe after its warm starts, and what they cost: seconds of processor and wall."
+def warm_learner(dls, r, seed):
+    "A learner by the recipe after its warm starts, and what they cost: seconds of processor and wall. What they leave open is drawn by `seed`."
     steps = []
     if b := r['body']: # on whatever real images the learner is for: they are not looked at
         common = {k: r[k] for k in ('normalize','bf16')}
@@ -102,6 +111,7 @@ def warm_learner(dls, r):
             learn.model.load_state_dict({**learn.model.state_dict(), **fits})
         return learn
     if r['pretrain']: steps.append(warmed(r['arch'], start, r['pretrain'], {k:v for k,v in r.items() if k not in ('fit','average','schedule','bs','decoder','augment')}))
+    set_seed(seed, reproducible=True)
     return start(), {k: round(sum(o[k] for o in steps), 2) for k in ('cpu_seconds','seconds')}
 
 def score(df):

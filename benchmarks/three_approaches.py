@@ -14,7 +14,7 @@ def of(arch): return whole(crossval['rows'][arch])
 def run(path, arch, seed, folder):
     r = of(arch)
     dls = make_loaders(path, r, RandomSplitter(0.1, seed=seed))
-    learn,warm = warm_learner(dls, r)
+    learn,warm = warm_learner(dls, r, seed)
     zero_shot = learn.validate()[1]
     clock = fit(learn, r, folder, seed)
     df = readings(learn)

@@ -4,10 +4,9 @@
     python time_to_97.py --rows 'reference crnn'     # one of them; the others stay as they are
 
 What counts is the processor time of the whole process until the accuracy on the 104 validation images stays at or above 97 % to the end of the training, with the warm start from drawn captchas counted in. Where a training
-never gets there, all of it counts. The reference (`plain_fastai.py`) is plain fastai, from no weights, in float32. A training that is stopped goes on where it was; so does the script."""
-import os, sys
-at_start = 0., __import__('time').time() # the process has used nothing yet
-import subprocess
+never gets there, all of it counts; checkpoints don't, in either. The reference (`plain_fastai.py`) is plain fastai, from no weights, in float32. A training that is stopped goes on where it was; so does the script."""
+import subprocess, sys, time
+at_start = 0., time.time() # the process has used nothing yet
 from captcha_fastai.recipes import to_97
 from captcha_fastai.all import *
 import plain_fastai
@@ -36,10 +35,10 @@ def run(name, args):
         r = whole(r, args.short, args.bf16)
         dls = make_loaders(files[0].parent, r, lambda _: splits, files)
         before = time.process_time(),time.time()
-        learn,warm = warm_learner(dls, r)
+        learn,warm = warm_learner(dls, r, args.seed)
         spent = time.process_time()-before[0],time.time()-before[1] # whether it was made now or before, the warm start is counted once, as it was measured
     start = at_start if r.get('reference') else (at_start[0]+spent[0], at_start[1]+spent[1])
-    clock = fit(learn, r, args.home/f'{name}-{digest(r)}-{args.seed}-{torch.get_num_threads()}', args.seed, start)
+    clock = fit(learn, r, folder := args.home/f'{name}-{digest(r)}-{args.seed}-{torch.get_num_threads()}', args.seed, start)
     names = ['cpu_seconds','seconds',*learn.recorder.metric_names[1:-1]]
     points = [[round(p[0]+warm['cpu_seconds'], 2), round(p[1]+warm['seconds'], 2), *p[2:]] for p in clock.points]
     at = reached(points, names.index('captcha_accuracy'))
@@ -47,6 +46,7 @@ def run(name, args):
                warm=warm, last=points[-1][names.index('captcha_accuracy')], recipe=r, bf16=r.get('bf16', False), curve=dict(columns=names, epochs=points), **made())
     old = load_json(args.out, dict(rows=[]))['rows']
     save_json(args.out, dict(rows=[o for o in old if (o['name'], o['seed']) != (name, args.seed)] + [new]))
+    shutil.rmtree(folder)
     print(f"{name}: {'reached' if at else 'never reached'}, {new['cpu_seconds']/60:.1f} CPU minutes, {100*new['last']:.1f} % at the end", flush=True)
 
 def missing(name):
