@@ -22,9 +22,9 @@ from .vocab import *
 _all_ = ['TensorCaptcha','CaptchaImage','CaptchaTransform','encode_label','check_labels','SquishResize','CaptchaEncode','PILCaptcha','CaptchaBlock'] # samples come along
 
 # %% auto #0
-__all__ = ['captcha_urls', 'captcha_data', 'CaptchaLists', 'CaptchaDL', 'CaptchaDataLoaders', 'name_label', 'TensorCaptcha',
-           'CaptchaImage', 'CaptchaTransform', 'encode_label', 'check_labels', 'SquishResize', 'CaptchaEncode',
-           'PILCaptcha', 'CaptchaBlock']
+__all__ = ['captcha_urls', 'kept_bytes', 'captcha_data', 'CaptchaLists', 'CaptchaDL', 'CaptchaDataLoaders', 'name_label',
+           'TensorCaptcha', 'CaptchaImage', 'CaptchaTransform', 'encode_label', 'check_labels', 'SquishResize',
+           'CaptchaEncode', 'PILCaptcha', 'CaptchaBlock']
 
 # %% ../nbs/09_data.ipynb #33c44390
 captcha_urls = {'captcha_images_v2': 'https://github.com/AakashKumarNain/CaptchaCracker/raw/master/captcha_images_v2.zip'}
@@ -43,7 +43,7 @@ def captcha_data(
     except Exception as e:
         raise ConnectionError(f"{name!r} can't be downloaded ({type(e).__name__}); without internet, set CAPTCHA_FASTAI_DATA to a folder that holds it.") from e
 
-# %% ../nbs/09_data.ipynb #67184b70
+# %% ../nbs/09_data.ipynb #a20b43d1
 class CaptchaLists(TfmdLists):
     "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
     @contextmanager
@@ -52,11 +52,31 @@ class CaptchaLists(TfmdLists):
         try: yield self
         finally: self.split_idx,self.tfms.split_idx = old
 
+kept_bytes = 2**28 # of pixels that a DataLoader keeps in memory instead of decoding them in every epoch
+
 class CaptchaDL(TfmdDL):
-    "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart; it can go through its items several times in an epoch."
+    "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart; it can go through its items several times in an epoch, and decodes small sets once."
+    key,kept = None,{}
     def do_batch(self, b): return tuple(super().do_batch(b))
     def repeat(self, k): self.n = len(self.dataset)*k
     def create_item(self, s): return super().create_item((s or 0) % max(1, len(self.dataset)))
+    def before_iter(self):
+        super().before_iter()
+        if self.key != (key := _same_items(self)): self.key,self.kept = key,{}
+    def do_item(self, s):
+        if self.key is None: return super().do_item(s)
+        i = (s or 0) % max(1, len(self.dataset))
+        if i not in self.kept: self.kept[i] = super().do_item(s)
+        return self.kept[i]
+
+def _same_items(dl):
+    "What all items of `dl` depend on, if each is the same in every epoch and all together are small; else None"
+    ds = dl.dataset
+    tfms,steps,items = getattr(getattr(ds, 'tfms', None), 'fs', ()),dl.after_item.fs,getattr(ds, 'items', ())
+    if dl.fake_l.num_workers or [*map(type, tfms)] != [CaptchaTransform] or [*map(type, steps)] != [SquishResize,ToTensor]: return None # workers keep nothing beyond an epoch
+    (h,w),mode = steps[0].size,tfms[0].mode
+    if len(items)*h*w*len(mode) > kept_bytes or not all(isinstance(o, Integral) for o in items): return None
+    return id(ds),h,w,mode
 
 class CaptchaDataLoaders(DataLoaders):
     "DataLoaders of `(image, label ids)`: float `(N, c, h, w)` and int64 `(N, max_len)` padded with 0."

@@ -8,7 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/recipes.html.md"""
 from __future__ import annotations
 
 # %% auto #0
-__all__ = ['bodies', 'recipes', 'stages', 'system_a', 'system_c', 'system_d']
+__all__ = ['bodies', 'recipes', 'crossval', 'to_97', 'ablations', 'stages', 'system_a', 'system_c', 'system_d']
 
 # %% ../nbs/15_recipes.ipynb #ff039493
 _body = dict(body='small_resnet')
@@ -23,6 +23,41 @@ recipes = { # architecture: the body that it starts from, its own warm start, an
     'crnn':              dict(body='small_resnet', pretrain=dict(style='line_blur', n=16_000, lr=3e-3, bs=64), fit=dict(n_epoch=20, lr_max=8e-4, wd=0.05), bs=16,
                               decoder=dict(method='beam', beam_size=10)),
 }
+
+# %% ../nbs/15_recipes.ipynb #d1e01378
+def _real(arch, **changes):
+    "The training of `recipes[arch]` with everything that is not said filled in, and with `changes`"
+    args = bodies['small_resnet']['arch_args'] if arch == 'nopool_xresnet' else _body
+    return {**dict(arch=arch, arch_args=args, size=(50,200), mode='RGB', augment={}, label_smoothing=None if arch == 'crnn' else .1, normalize=True, average=None, schedule='one_cycle', decoder=None), **recipes[arch], **changes}
+
+_nothing = dict(body=None, pretrain=None)
+
+crossval = dict(data='captcha_images_v2', folds=5, final=list(recipes), rows={
+    **{arch: _real(arch) for arch in recipes},
+    **{f'{arch}, averaged weights': _real(arch, average=.99) for arch in recipes},
+    **{f'{arch}, from nothing': _real(arch, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05)) for arch in recipes}})
+
+# %% ../nbs/15_recipes.ipynb #a4ff3d26
+bodies['short'] = dict(bodies['small_resnet'], pretrain=dict(bodies['small_resnet']['pretrain'], n=20_000))
+
+def _quarter(r): return r and dict(r, n=r['n']//4)
+
+to_97 = {**{arch: _real(arch) for arch in recipes},
+         **{f'{arch}, short warm start': _real(arch, body='short', pretrain=_quarter(recipes[arch]['pretrain']), fit=dict(recipes[arch]['fit'], n_epoch=10)) for arch in recipes},
+         'captcha_base': dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='captcha_base')} # from the weights that come with the package
+
+# %% ../nbs/15_recipes.ipynb #a7dc9f1d
+def _without(arch):
+    "What is left out: the recipe without it"
+    r = recipes[arch]
+    out = {'nothing': {}, 'drawn captchas': _nothing, 'variation of the real images': dict(augment=None), 'waves': dict(augment=dict(wave=0.)), 'light': dict(augment=dict(contrast=0., brightness=0.)),
+           'rise and fall of the learning rate': dict(schedule='flat'), 'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'dropout': dict(arch_args=dict(_real(arch)['arch_args'], ps=0.)), 'normalised pixels': dict(normalize=False)}
+    if r['pretrain']: out['warm start of the head'] = dict(pretrain=None)
+    if arch == 'crnn': out |= {'normalised columns': dict(arch_args=dict(_body, norm=False)), 'beam search': dict(decoder=None)}
+    else: out['label smoothing'] = dict(label_smoothing=0.)
+    return {k: _real(arch, **v) for k,v in out.items()}
+
+ablations = {arch: _without(arch) for arch in recipes}
 
 # %% ../nbs/15_recipes.ipynb #ca66beda
 stages = { # name: optimizer, batch size, weight decay, one cycle for each stage or a constant rate, and the stages

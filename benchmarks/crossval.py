@@ -1,0 +1,75 @@
+"""Cross-validation on captcha_images_v2: five folds over all 1040 images, every image read once by a model that has never seen it, the last epoch.
+
+    python crossval.py --bf16 --threads 1                      # all rows of `crossval` in captcha_fastai/recipes.py, folds and seeds that are not done yet
+    python crossval.py --bf16 --threads 1 --inner              # to choose by: within the training images of each fold, one fold to measure on
+    python crossval.py --table                                 # everything in the tables once more, from the predictions alone
+
+The folds: file names sorted by their SHA-256, the i-th is in fold i mod 5, so anybody can make them; each prediction says its fold, too. A training that is stopped goes on where it was, and several can share the
+work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k.
+Of the first fold and seed of each row, a reader is kept in `cache/readers/` for `read_speed.py`, with the names of the images that it has not seen."""
+import hashlib
+from captcha_fastai.recipes import crossval as table
+from captcha_fastai.speed_results import crossval_table, mcnemar_table, misread_by_several
+from captcha_fastai.all import *
+from fitting import *
+
+def folds(names, n=table['folds']):
+    "The fold of each file name."
+    order = sorted(names, key=lambda o: hashlib.sha256(o.encode()).hexdigest())
+    return {o: i % n for i,o in enumerate(order)}
+
+def train_fold(path, name, r, fold, seed, inner, folder, short):
+    "Train on all folds but this one and read it; with `inner`, one of the others is read in its stead. With a name, a reader of the first is kept."
+    files = get_image_files(path).sorted()
+    of = folds([o.name for o in files])
+    test = (fold+1) % table['folds'] if inner else fold
+    train,valid = [[i for i,o in enumerate(files) if want(of[o.name])] for want in (lambda f: f not in (fold,test), lambda f: f == test)]
+    if short: train,valid = train[:64],valid[:32]
+    dls = make_loaders(path, r, lambda _: (train,valid), files)
+    learn,warm = warm_learner(dls, r, 1000*seed+fold)
+    clock = fit(learn, r, folder, 1000*seed+fold)
+    df = readings(learn)
+    if name and not inner and seed == fold == 0:
+        at = cache/('short' if short else '')/'readers'/name.replace(', ', '-').replace(' ', '-')
+        CaptchaReader.from_learner(learn).save(at)
+        save_json(at.with_suffix('.json'), dict(row=name, recipe=r, unseen=list(df.file)))
+    return dict(fold=test, warm=warm, **clock.costs(), curve=clock.points, predictions=records(df.assign(fold=test)), **made())
+
+def row(name, r, seed, parts):
+    "The folds of a training put together."
+    df = pd.DataFrame([p for part in parts for p in part['predictions']])
+    return dict(name=name, arch=r['arch'], **score(df), folds=table['folds'], seed=seed, recipe=r, pretrained=bool(r['body'] or r['pretrain']), final=name in table['final'],
+                minutes=round(sum(p['seconds'] for p in parts)/60, 1), cpu_minutes=round(sum(p['cpu_seconds'] for p in parts)/60, 1), warm_cpu_minutes=round(parts[0]['warm']['cpu_seconds']/60, 1),
+                **{k: parts[-1][k] for k in ('threads','machine','versions','commit','uncommitted','date')}, curves=dict(columns=['cpu_seconds','seconds',*columns], folds=[p['curve'] for p in parts]),
+                predictions=sorted(df.to_dict('records'), key=lambda o: o['file']))
+
+if __name__ == '__main__':
+    p = parser(__doc__, 'crossval')
+    p.add_argument('--rows', nargs='*', default=list(table['rows']), metavar='ROW', help=f"which of {', '.join(map(repr, table['rows']))} (default: all)")
+    p.add_argument('--folds', nargs='*', type=int, default=list(range(table['folds'])), help='folds to do now (default: all)')
+    p.add_argument('--seeds', nargs='*', type=int, help='seeds of the training (default: 0 and 1 for the final rows, 0 for the others)')
+    p.add_argument('--inner', action='store_true', help='measure inside of the training images, to choose by')
+    p.add_argument('--table', action='store_true', help='train nothing; make the tables from the predictions')
+    bf16_option(p)
+    args = parsed(p, 'crossval')
+    for name in args.rows:
+        if name not in table['rows']: p.error(f"there is no row {name!r}; there are {', '.join(map(repr, table['rows']))}")
+    home = cache/('short' if args.short else '')/'crossval'
+    for seed,name in ((s, n) for s in args.seeds or [0,1] for n in args.rows if not args.table):
+        if args.seeds is None and seed and name not in table['final']: continue
+        r,kind = whole(table['rows'][name], args.short, args.bf16),'inner' if args.inner else 'rows'
+        files = [home/f'{name}-{digest(r)}-{seed}-{kind}-{k}.json' for k in range(table['folds'])]
+        for k,file in enumerate(files):
+            if k not in args.folds or file.exists(): continue
+            part = train_fold(captcha_data(table['data']), name, r, k, seed, args.inner, folder := file.with_suffix(''), args.short)
+            save_json(file, part)
+            shutil.rmtree(folder)
+            print(f"{name}, seed {seed}, fold {k}{' (inner)'*args.inner}: {score(pd.DataFrame(part['predictions']))}, {part['cpu_seconds']/60:.1f} CPU minutes", flush=True)
+        if not all(o.exists() for o in files): continue
+        res = load_json(args.out, dict(rows=[], inner=[]))
+        new = row(name, r, seed, [load_json(o) for o in files])
+        if args.inner: new = {k:v for k,v in new.items() if k not in ('predictions','final')}
+        res[kind] = [o for o in res[kind] if (o['name'], o['seed']) != (name, seed)] + [new]
+        save_json(args.out, res)
+    if args.out.exists():
+        for t in (crossval_table(args.out.parent), mcnemar_table(args.out.parent), misread_by_several(args.out.parent)): print(t, '\n')
