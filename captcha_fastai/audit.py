@@ -132,7 +132,7 @@ def verdict(
     more = '' if best.labels == first.labels else f' {_after(best)}: {_percent(best.share)}.'
     return dict(labels=int(first.labels), title=title, text=f'{_after(first)} the attack read {_percent(first.share)} of captchas that it had not seen.{more} A captcha counts as broken when programs read {_percent(broken_at)} of it.')
 
-# %% ../nbs/19d_audit.ipynb #4f0e9215
+# %% ../nbs/19d_audit.ipynb #0d1e474b
 def _plan(n, counts, test):
     "Numbers of labels that leave at least a third of `n` images, 30 or more, to test with; and how many of those are taken"
     if n < 40: raise ValueError(f'{n} labelled images are too few for an audit; it takes 40, better some hundreds.')
@@ -142,8 +142,8 @@ def _plan(n, counts, test):
 
 class _Attack:
     "Learners for parts of the images"
-    def __init__(self, files, labels, sizes, learner, minutes, synth):
-        self.files,self.labels,self.learner,self.minutes,self.synth = files,labels,learner,minutes,synth
+    def __init__(self, files, labels, sizes, learner, **training):
+        self.files,self.labels,self.learner,self.training = files,labels,learner,training
         self.kw = dict(vocab=''.join(sorted({*''.join(labels)})), max_len=max(map(len, labels)), size=common_size(sizes), bs=16)
         self.lengths = dict(min_length=min(map(len, labels)), max_length=max(map(len, labels)))
     def learn(self, idxs, seed, change=lambda o: o):
@@ -153,7 +153,7 @@ class _Attack:
         "Learn from the first `n` of `order` and read the last `test`: seconds, and pairs of label and text"
         learn,begin = self.learn(order[:max(n, 5)], seed, change),time.time()
         with learn.no_bar():
-            if n: learn.few_shot(synth=self.synth, minutes=self.minutes)
+            if n: learn.few_shot(**self.training)
             seconds = time.time()-begin
             hyps = learn.head.decode(learn.log_probs([change(self.files[i]) for i in order[-test:]]), on_impossible='empty', **self.lengths)
         return seconds, [(self.labels[i], learn.vocab.decode(h[0].ids)) for i,h in zip(order[-test:], hyps)]
@@ -170,8 +170,10 @@ def audit(
     counts=(0,20,50,100,200,500), # Numbers of labels; those that leave too few images to test with are left out
     draws:int=3, # Repetitions with other labels
     minutes:float=5., # Time for each training, at most
+    rounds:int=60, # Rounds of each training, at most, as in `learn.few_shot`
     test:int=1000, # Images that are read, at most
     harder:int=100, # Labels with which each of `distortions` is tried; 0 for none
+    suspects:bool=True, # Look for labels that are probably wrong, too?
     synth=None, # As in `learn.few_shot`
     path=None, # A JSON file to keep what was found in, and to go on from
     seed:int=0, # Of the draws
@@ -183,13 +185,13 @@ def audit(
         warnings.simplefilter('ignore')
         sizes = check_captchas(files, labels)[2]
     counts,test = _plan(len(files), counts, test)
-    attack,path = _Attack(files, labels, sizes, learner or _from_base, minutes, synth),path and Path(path)
+    attack,path = _Attack(files, labels, sizes, learner or _from_base, minutes=minutes, rounds=rounds, synth=synth),path and Path(path)
     names = [o.name if isinstance(o, Path) else '' for o in files]
-    settings = dict(images=len(files), data=hashlib.sha256('\n'.join(map('\t'.join, zip(names, labels))).encode()).hexdigest()[:16], labels=counts, draws=draws, minutes=minutes, test=test, harder=harder, seed=seed)
+    settings = dict(images=len(files), data=hashlib.sha256('\n'.join(map('\t'.join, zip(names, labels))).encode()).hexdigest()[:16], labels=counts, draws=draws, minutes=minutes, rounds=rounds, test=test, harder=harder, seed=seed)
     found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, duplicates=duplicates(files))
     if path and path.exists(): found = _go_on(path, settings)
     harder = min(harder, counts[-1])
-    jobs = [('point', k, d) for d in range(draws) for k in counts] + [('distortion', o, 0) for o in (['none', *distortions] if harder else [])] + [('suspects', 0, 0)]
+    jobs = [('point', k, d) for d in range(draws) for k in counts] + [('distortion', o, 0) for o in (['none', *distortions] if harder else [])] + [('suspects', 0, 0)]*suspects
     done = {('point', o['labels'], o['draw']) for o in found['points']} | {('distortion', o['distortion'], 0) for o in found['distortions']} | ({('suspects',0,0)} if found['suspects'] is not None else set())
     for job in _bar([o for o in jobs if o not in done], progress):
         _work(found, job, attack, counts, test, harder, seed)
@@ -215,7 +217,7 @@ def _work(found, job, attack, counts, test, harder, seed):
     order = np.random.default_rng([seed, draw]).permutation(len(attack.files)).tolist()
     if kind == 'suspects':
         learn = attack.learn(order, seed)
-        with learn.no_bar(): table = learn.suspects(synth=attack.synth, minutes=attack.minutes).table
+        with learn.no_bar(): table = learn.suspects(**attack.training).table
         found['suspects'] = [dict(image=order[int(r.number)], label=r.label, text=r.text, label_confidence=float(r.label_confidence), confidence=float(r.confidence)) for r in table.itertuples()]
     elif kind == 'point':
         seconds,read = attack(what, order, test, draw)
