@@ -132,7 +132,7 @@ def verdict(
     more = '' if best.labels == first.labels else f' {_after(best)}: {_percent(best.share)}.'
     return dict(labels=int(first.labels), title=title, text=f'{_after(first)} the attack read {_percent(first.share)} of captchas that it had not seen.{more} A captcha counts as broken when programs read {_percent(broken_at)} of it.')
 
-# %% ../nbs/19d_audit.ipynb #0d1e474b
+# %% ../nbs/19d_audit.ipynb #406504b6
 def _plan(n, counts, test):
     "Numbers of labels that leave at least a third of `n` images, 30 or more, to test with; and how many of those are taken"
     if n < 40: raise ValueError(f'{n} labelled images are too few for an audit; it takes 40, better some hundreds.')
@@ -213,7 +213,9 @@ def _go_on(path, settings):
 
 def _work(found, job, attack, counts, test, harder, seed):
     "One training, and what it finds"
+    from fastai.torch_core import set_seed
     kind,what,draw = job
+    set_seed(1000*seed+draw, reproducible=True)
     order = np.random.default_rng([seed, draw]).permutation(len(attack.files)).tolist()
     if kind == 'suspects':
         learn = attack.learn(order, seed)
