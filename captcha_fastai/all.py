@@ -52,6 +52,8 @@ from .transfer import *
 from .few_shot import *
 from .label import *
 from .teacher import *
+from .audit import *
+from .audit_report import *
 from .recipes import *
 from .reader_file import *
 from .reader_net import *
