@@ -14,7 +14,7 @@ from .reader_cli import _loaders
 # %% auto #0
 __all__ = ['main']
 
-# %% ../nbs/20c_audit_cli.ipynb #ea24b8be
+# %% ../nbs/20c_audit_cli.ipynb #efdf5162
 _minutes = _checked(float, lambda v: 0 < v < 1e5, 'a number of minutes')
 
 def _parser():
@@ -29,7 +29,7 @@ def _parser():
     a('--distorted', type=_natural, default=100, metavar='N', help='labels with which distortions are tried; 0 for none')
     a('--weights', type=Path, metavar='FILE', help='what the attacker starts from: other weights of captcha_base than those that come with the package')
     a('--skip-bad', action='store_true', help='leave images out that cannot be opened, and say which, instead of stopping')
-    a('--seed', type=int, default=0, help='of the draws')
+    a('--seed', type=_natural, default=0, help='of the draws')
     return p
 
 def _audit(args):

@@ -59,17 +59,17 @@ def plot_distortions(audit:Audit, ax=None):
     ax.set(xlabel=f'captchas read with {df.labels.iloc[0]} labels, %', xlim=(0,100))
     return ax
 
-# %% ../nbs/19f_audit_report.ipynb #0bf6dcd0
+# %% ../nbs/19f_audit_report.ipynb #cea1aa16
 def _helps(df):
     "A sentence on the distortions that keep the attacker off, if any does"
     plain,others = df.iloc[0],df.iloc[1:]
     better = others[others.high < plain.low].sort_values('share')
-    if not len(better): return 'None of these made it clearly harder for a program that learns from such images. They do make it harder for people.'
+    if not len(better): return 'None of these made it clearly harder for a program that learns from such images. They may make it harder for people.'
     named = ', '.join(f'{r.distortion} ({_percent(plain.share)} → {_percent(r.share)})' for r in better.itertuples())
     stop = ' None of them stops the attack.' if better.share.min() >= broken_at else ''
     return f'Clearly harder for this attack: {named}.{stop} More labels or a larger network would win some of that back, and people pay for it with every try.'
 
-# %% ../nbs/19f_audit_report.ipynb #0708acfe
+# %% ../nbs/19f_audit_report.ipynb #9398fd90
 _style = '''
 :root { color-scheme: light dark; --soft: #5c5850; --line: #d9d3c7; --tint: #f3efe6; }
 @media (prefers-color-scheme: dark) { :root { --soft: #b3afa6; --line: #3a3e42; --tint: #1f2326; } body { background: #131517; color: #ecebe7; } }
@@ -99,8 +99,8 @@ def _table(df, names):
 def _attack(audit):
     df = audit.curve
     shown = df.assign(read=df.share.map(_percent), interval=[f'{_percent(a)} to {_percent(b)}' for a,b in zip(df.low, df.high)], typing=df.typing.map('{:.0f}'.format), training=df.training.map('{:.1f}'.format))
-    return (H2('What an attack costs'), P(f"The attacker gets some labelled captchas, trains, and reads {df.n.iloc[0]//df.draws.iloc[0]} others. Each number of labels was tried with {df.draws.iloc[0]} draws of captchas (dots). "
-              f"Typing is priced at {typing:.0f} seconds a captcha, which people need on average."),
+    return (H2('What an attack costs'), P(f"The attacker gets some labelled captchas, trains, and reads {df.n.iloc[0]} others. Each number of labels was tried with {df.draws.iloc[0]} draws of captchas (dots). "
+              f"Typing is priced at {typing:.0f} seconds a captcha, which people need on average. Alphabet, lengths and size are taken as known."),
         _drawn(plot_attack(audit), 'Captchas read against labels'),
         _table(shown, dict(labels='labels', typing='minutes of typing', training='minutes of training', read='captchas read', interval='95 % interval')))
 
@@ -122,8 +122,7 @@ def _count(n, one, many): return f'{n} {one if n == 1 else many}'
 
 def _labels(audit, most=12):
     wrong,same = audit.found['suspects'] or [],audit.found['duplicates']
-    parts = [H2('Labels and duplicates'),
-        P(f'{_count(len(wrong), "label differs", "labels differ")} from what models that had not seen the image read there. The least probable come first; look at them.' if wrong else 'No label differs from what models that had not seen the image read there.')]
+    parts = [H2('Labels and duplicates'), audit.found['suspects'] is not None and P(f'{_count(len(wrong), "label differs", "labels differ")} from what models that had not seen the image read there. The least probable come first; look at them.' if wrong else 'No label differs from what models that had not seen the image read there.')]
     if audit.files:
         parts += [_picture(audit.files[o['image']], f"{_named(audit, o['image'])}: {o['label']}? read {o['text']} ({o['confidence']:.0%})") for o in wrong[:most]]
         parts.append(P(f'{_count(len(same), "picture comes", "pictures come")} more than once, such as {", ".join(_named(audit, i) for i in same[0][:3])}. A captcha that comes from a store of pictures can be looked up.' if same else 'No picture comes twice.'))

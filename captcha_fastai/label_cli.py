@@ -14,7 +14,7 @@ from .serve_cli import listen, run_app, _port
 # %% auto #0
 __all__ = ['make_session', 'main']
 
-# %% ../nbs/20b_label_cli.ipynb #daf55877
+# %% ../nbs/20b_label_cli.ipynb #a0f93956
 _minutes = _checked(float, lambda v: 0 < v < 1e4, 'a number of minutes')
 
 def _parser():
@@ -24,7 +24,7 @@ def _parser():
     a('folder', type=Path, metavar='FOLDER', help='the images')
     a('--weights', type=Path, metavar='FILE|READER', help='what guesses at first: a reader folder, or weights of captcha_base (default: the base that comes with the package, if it has one)')
     a('--chars', help='the characters that occur (default: those of the reader; any without one)')
-    a('--every', type=_positive, default=20, metavar='N', help='labels after which the model learns on')
+    a('--every', type=_checked(int, lambda v: v > 4, 'a whole number from 5 on'), default=20, metavar='N', help='labels after which the model learns on')
     a('--minutes', type=_minutes, default=2, help='time for that, at most; it runs beside the labelling')
     a('--port', type=_port, default=8000, help='0 takes any that is free')
     return p

@@ -104,7 +104,7 @@ def plot_misread(
         ax.set_title(f'{label}: {texts}', fontsize=7)
     return axs
 
-# %% ../nbs/16d_speed_results.ipynb #11e9b677
+# %% ../nbs/16d_speed_results.ipynb #3e22e561
 def _minutes(s): return f'{s/60:.1f} min'
 
 def to_97_table(path=None) -> Markdown: # `path` as in `load_results`
@@ -115,7 +115,7 @@ def to_97_table(path=None) -> Markdown: # `path` as in `load_results`
         ref = next((o for o in rows if o['reference'] and o['arch'] == r['arch'] and o['seed'] == r['seed']), None)
         warm = r['warm']['seconds' if r['machine']['gpu'] else 'cpu_seconds']
         lines.append({'training': r['name'], 'to 97 %': _minutes(cost(r)) if r['reached'] else f'not reached in {_minutes(cost(r))}', 'of it warm start': _minutes(warm), 'at the end': f"{100*r['last']:.1f} %",
-                      "of the reference's time": f'{100*cost(r)/cost(ref):.0f} %' if ref and not r['reference'] else '–', 'made on': _made_on(r)})
+                      "of the reference's time": ('< ' if not ref['reached'] else '') + f'{100*cost(r)/cost(ref):.0f} %' if ref and not r['reference'] and r['reached'] else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
     return _table('time_to_97', lines)
 
 def plot_to_97(
@@ -157,7 +157,7 @@ def busy_table(path=None) -> Markdown: # `path` as in `load_results`
     "Training from packed data against training on one batch again and again: the share of its time that the network works."
     return _table('throughput', [{'architecture': r['arch'], 'images a second': f"{r['with the loader']:,.0f}", 'with one batch again and again': f"{r['one batch']:,.0f}", 'busy, %': r['busy'], 'processes that load': r['workers']} for r in _measured('throughput', path).get('busy', {}).get('rows', [])])
 
-# %% ../nbs/16d_speed_results.ipynb #cd4264cb
+# %% ../nbs/16d_speed_results.ipynb #d177d939
 def _share(o): return f"{o['captcha_accuracy']:.1f} % of {o['n']:,} ({o['low']:.1f}–{o['high']:.1f})" if o else '–'
 
 def read_speed_table(path=None) -> Markdown: # `path` as in `load_results`
@@ -166,7 +166,7 @@ def read_speed_table(path=None) -> Markdown: # `path` as in `load_results`
     peer = next((r for r in rows if r['reader'].startswith('ddddocr')), None)
     ratio = lambda a, b: f' ({a/b:.2g} ×)' if peer else ''
     return _table('read_speed', [{'reader': r['reader'], 'ms for one image': f"{r['ms']:.1f}" + ratio(r['ms'], (peer or r)['ms']), 'images a second from a folder': f"{r['images_per_second']:,.0f}" + ratio(r['images_per_second'], (peer or r)['images_per_second']),
-        'start to first text, s': r['first_text_s'], 'peak memory, MB': f"{r['peak_mb']:,}", 'file, MB': f"{r['megabytes']:.1f}", 'fine-tuned': _share(r.get('fine_tuned')), 'zero-shot': _share(r.get('zero_shot')), 'zero-shot, alphabet given': _share(r.get('zero_shot_alphabet_given'))} for r in rows])
+        'start to first text, s': r['first_text_s'], 'peak memory, MB': f"{r['peak_mb']:,}", 'file, MB': f"{r['megabytes']:.1f}", 'fine-tuned': _share(r.get('fine_tuned')), 'zero-shot': _share(r.get('zero_shot')), 'zero-shot, case folded': _share(r.get('zero_shot_folded')), 'zero-shot, alphabet given': _share(r.get('zero_shot_alphabet_given'))} for r in rows])
 
 # %% ../nbs/16d_speed_results.ipynb #3f0ae63f
 def ablations_table(path=None) -> Markdown: # `path` as in `load_results`
