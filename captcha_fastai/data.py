@@ -43,7 +43,7 @@ def captcha_data(
     except Exception as e:
         raise ConnectionError(f"{name!r} can't be downloaded ({type(e).__name__}); without internet, set CAPTCHA_FASTAI_DATA to a folder that holds it.") from e
 
-# %% ../nbs/09_data.ipynb #2dd7d688
+# %% ../nbs/09_data.ipynb #20cb5b37
 class CaptchaLists(TfmdLists):
     "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
     @contextmanager
@@ -77,13 +77,14 @@ def _same_items(dl):
     (h,w),mode = steps[0].size,tfms[0].mode
     if len(items)*h*w*len(mode) > kept_bytes or not all(isinstance(o, Integral) for o in items): return None
     t,items = tfms[0],[*items]
-    try: return h, w, mode, t.mode, t.vocab.chars, t.max_len, items, [t.labels[i] for i in items], [_As(t.files[i]) for i in items]
+    try: return h, w, mode, t.vocab.chars, t.max_len, items, [t.labels[i] for i in items], [_as_now(t.files[i]) for i in items]
     except OSError: return None # which opening the file will explain
 
-class _As:
-    "An image as it is now: a file that is written again is another one"
-    def __init__(self, f): self.file,self.state = f,(s := os.stat(f)) and (str(f), s.st_mtime_ns, s.st_size) if isinstance(f, (str,Path)) else id(f) # the image is held, so that its id stays its own
-    def __eq__(self, o): return self.state == o.state
+def _as_now(f):
+    "What tells an image from others: a file that is written again is another one"
+    if not isinstance(f, (str,Path)): return id(f), f # held, so that its id stays its own
+    s = os.stat(f)
+    return str(f), s.st_mtime_ns, s.st_size
 
 class CaptchaDataLoaders(DataLoaders):
     "DataLoaders of `(image, label ids)`: float `(N, c, h, w)` and int64 `(N, max_len)` padded with 0."

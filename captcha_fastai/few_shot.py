@@ -194,7 +194,7 @@ def few_shot(self:CaptchaLearner,
     if guesses[0]: more,kept = fit(guesses); n = more if few else n+more
     return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), kept.right.mean(), len(kept), len(guesses[0]))
 
-# %% ../nbs/19b_few_shot.ipynb #af3084ba
+# %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:
     "Images whose label differs from what is read on them, the least probable label first: `table` with number, label, text and their probabilities."
     def __init__(self, table, files): store_attr()
@@ -213,7 +213,7 @@ def suspects(self:CaptchaLearner,
     n_folds:int=5, # Models, each of which reads what it has not seen
     rounds:int=60, # As in `few_shot`, for each model
 ) -> Suspects:
-    "The labels that are probably wrong, by models that have not seen them; its weights stay what they are. A `ValueError` without weights to start from."
+    "The labels that are probably wrong, by models that have not seen them; the learner's weights stay what they are. A `ValueError` without weights to start from."
     if not self.start: raise ValueError('This learner started from no weights, so nothing can be said about its labels; make it with captcha_learner(dls, captcha_base), or with weights=….')
     numbers = [*self.dls.train_ds.items, *self.dls.valid_ds.items]
     if len(numbers) < 2*n_folds: raise ValueError(f'{len(numbers)} labelled images are too few for {n_folds} folds; at least {2*n_folds} are needed.')
