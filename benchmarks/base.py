@@ -13,7 +13,6 @@ import argparse, os, signal, string, time
 from dataclasses import replace
 from functools import lru_cache
 import torch
-from torch.optim.swa_utils import AveragedModel
 from captcha_fastai.all import *
 from torch.utils.data import DataLoader, Dataset # not fastai's
 from common import cache, load_json, results, save_json, where, wilson
@@ -114,8 +113,7 @@ class Run:
         torch.manual_seed(RECIPE['seed'])
         self.recipe = dict(RECIPE, without=sorted(args.without), fonts=len(Drawn(0, fonts=args.fonts).files), **({'bs': args.bs, 'lr': args.lr} if args.bs else {}))
         self.model = captcha_base(len(vocab), MAX_LEN, base_size).to(device, memory_format=torch.channels_last)
-        slow = 1-RECIPE['ema'] # until there are enough weights, the plain mean of late ones
-        self.average = AveragedModel(self.model, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new, use_buffers=True)
+        self.average = moving_average(self.model, RECIPE['ema'])
         self.opt = torch.optim.AdamW(self.model.parameters(), self.recipe['lr'], weight_decay=self.recipe['wd'], betas=(.9,.99))
         self.loss,self.augment = CaptchaCTCLoss(vocab),CaptchaAugment(p=.5)
         self.seen,self.seconds,self.rows,self.losses = 0,0.,[],[]

@@ -3,7 +3,6 @@
 Warm starts see drawn captchas only; each is made once, kept in `cache/warm/` and counted in every row that starts from it. Every training can be killed at any moment and goes on from its last checkpoint (`Resumable`)."""
 import argparse, hashlib, json, shutil, time
 import torch
-from torch.optim.swa_utils import AveragedModel
 from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies
 from common import cache, chars_right, load_json, results, save_json, where, wilson
@@ -65,8 +64,7 @@ class AverageWeights(Callback):
     order = 70
     def __init__(self, decay): self.decay = decay
     def before_fit(self):
-        slow = 1-self.decay # until there are enough weights, the plain mean of late ones
-        self.average = AveragedModel(self.learn.model, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new, use_buffers=True)
+        self.average = moving_average(self.learn.model, self.decay)
     def after_batch(self):
         if self.training: self.average.update_parameters(self.learn.model)
     def after_fit(self): self.learn.model.load_state_dict(self.average.module.state_dict())

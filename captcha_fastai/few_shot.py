@@ -23,7 +23,7 @@ from .swap import *
 from .synth import *
 
 # %% auto #0
-__all__ = ['LabelledAndDrawn', 'RoundDL', 'drawn_like', 'KeepBest', 'FewShot', 'Suspects']
+__all__ = ['LabelledAndDrawn', 'RoundDL', 'drawn_like', 'moving_average', 'KeepBest', 'FewShot', 'Suspects']
 
 # %% ../nbs/19b_few_shot.ipynb #2ac2d5d5
 class LabelledAndDrawn(CaptchaTransform):
@@ -75,7 +75,16 @@ def _rounds(learn, labelled, valid, synth, n=640, bs=32, extra=((),())):
     dls._size = _size(learn.dls)
     return dls
 
-# %% ../nbs/19b_few_shot.ipynb #5718e1e7
+# %% ../nbs/19b_few_shot.ipynb #1fc29e9c
+def moving_average(
+    model:nn.Module, # Its weights and statistics are averaged
+    decay:float=.99, # Of the average, from one update to the next
+) -> AveragedModel: # Call `update_parameters(model)` on it after each step
+    "A moving average of a model; until there are enough steps, the plain mean of late ones."
+    slow = 1-decay
+    return AveragedModel(model, use_buffers=True, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new)
+
+# %% ../nbs/19b_few_shot.ipynb #6fe36c38
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
 class KeepBest(Callback):
@@ -90,7 +99,7 @@ class KeepBest(Callback):
         store_attr()
         self.losses = [first]
     def before_fit(self):
-        self.average = AveragedModel(self.learn.model, use_buffers=True, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=1-self.decay) if avg.is_floating_point() else new)
+        self.average = moving_average(self.learn.model, self.decay)
         self.stop_at,self.best = time.time()+self.seconds,_copied(self.learn.model)
     def after_batch(self):
         if not self.training: return
