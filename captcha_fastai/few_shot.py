@@ -84,7 +84,7 @@ def moving_average(
     slow = 1-decay
     return AveragedModel(model, use_buffers=True, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new)
 
-# %% ../nbs/19b_few_shot.ipynb #6fe36c38
+# %% ../nbs/19b_few_shot.ipynb #2dbb82df
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
 class KeepBest(Callback):
@@ -120,7 +120,8 @@ def _train(learn, labelled, valid, synth, rounds=60, lr=1e-3, extra=((),()), **k
     real,learn.dls = learn.dls,_rounds(learn, labelled, valid, synth, extra=extra)
     try:
         with learn.no_bar(): stop = KeepBest(learn.validate()[0], **kw)
-        with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=stop, reset_opt=True)
+        fast = [] if any(isinstance(o, (MixedPrecision,CPUBfloat16)) for o in learn.cbs) else fast_floats(learn.dls.device)
+        with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=[stop, *fast], reset_opt=True)
     finally: learn.dls,learn.opt = real,None
     return stop
 
@@ -147,14 +148,14 @@ def _cross(learn, numbers, synth, k, seconds, **kw):
     longest = max(map(len, losses))
     return pd.concat(parts, ignore_index=True), int(np.argmin(sum(np.pad(o, (0, longest-len(o)), 'edge') for o in losses)))
 
-# %% ../nbs/19b_few_shot.ipynb #49f8ac4d
+# %% ../nbs/19b_few_shot.ipynb #d6d89a96
 class FewShot(NamedTuple):
     "How a training on few labels went."
     labels: int # Labelled images
     rounds: int # Rounds of training that the weights have seen
     seconds: float
     before: float # Share of the kept-back images that were read before
-    after: float # And afterwards, by models that had not learnt from them; but they have chosen when to stop, so others may be read a little less often
+    after: float # And afterwards, by models that had not learnt from them, nor, below 60 labels, from guesses; but they have chosen when to stop, so others may be read a little less often
     kept: int # Kept-back images
     guessed: int = 0 # Unlabelled images that were trained on, too
     def __repr__(self):
@@ -200,7 +201,9 @@ def few_shot(self:CaptchaLearner,
     before = _readings(self, train+valid if few else valid)
     n,kept = fit()
     guesses = _guesses(self, files, kept) if files else ((),())
-    if guesses[0]: more,kept = fit(guesses); n = more if few else n+more
+    if guesses[0]:
+        more,again = fit(guesses)
+        n,kept = (more,kept) if few else (n+more,again) # the guesses come from all of the few labels, so a second cross-validation would know its answers
     return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), kept.right.mean(), len(kept), len(guesses[0]))
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b

@@ -18,7 +18,7 @@ from .systems import *
 from .vocab import *
 
 # %% auto #0
-__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'TrimMemory', 'get_arch', 'captcha_learner']
+__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'fast_floats', 'TrimMemory', 'get_arch', 'captcha_learner']
 
 # %% ../nbs/12_learner.ipynb #8c414d3f
 def _check_fit(dls, model, c_in):
@@ -81,7 +81,7 @@ class CaptchaLearner(Learner):
         hyp = self.head.decode(self.log_probs([item]), **options)[0][0]
         return self.vocab.decode(hyp.ids), tensor(hyp.ids).long(), math.exp(hyp.log_prob)
 
-# %% ../nbs/12_learner.ipynb #89e97ba2
+# %% ../nbs/12_learner.ipynb #68d358c3
 class CPUBfloat16(Callback):
     "Mixed precision in bfloat16 on a CPU, which fastai's own callback leaves to GPUs; validation stays in float32. Twice as fast on processors that know the format."
     order = 10
@@ -91,6 +91,14 @@ class CPUBfloat16(Callback):
     def after_pred(self):
         self.cast.__exit__(None, None, None)
         self.learn.pred = to_float(self.pred)
+
+def fast_floats(
+    device, # Where the training runs
+) -> list: # Callbacks for `fit`
+    "Mixed precision in bfloat16 where the hardware computes in it, else nothing."
+    if device.type == 'cuda': return [MixedPrecision(AMPMode.BF16)] if torch.cuda.is_bf16_supported(including_emulation=False) else []
+    able = getattr(torch.cpu, 'get_capabilities', dict)() # newer versions of torch say what the processor can do
+    return [CPUBfloat16()] if device.type == 'cpu' and any(able.get(o) for o in ('avx512_bf16','amx_bf16','bf16')) else []
 
 # %% ../nbs/12_learner.ipynb #9cfb7a3f
 class TrimMemory(Callback):
