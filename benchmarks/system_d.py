@@ -6,6 +6,6 @@ from training import main, synth_loaders, synth_test
 
 def loaders(row, step, n, seed, args): return synth_loaders(system_d['data'][step['data']], row, step, n, min(args.n or system_d['valid'], system_d['valid']), args.workers)
 
-def test(row, learn, seed, args): return learn.dls.valid.new(synth_test(system_d['data'][row['steps'][0]['data']], min(args.n or 10**9, system_d['test'])))
+def test(row, learn, seed, args): return learn.dls.valid.new(synth_test(system_d['data'][row['steps'][-1]['data']], min(args.n or 10**9, system_d['test'])))
 
 if __name__ == '__main__': main('system_d', system_d, __doc__, loaders, test)

@@ -47,7 +47,7 @@ def synth_loaders(data, row, step, n, valid, workers):
     "DataLoaders of drawn captchas: fresh ones, or a packed set that is drawn once."
     synth = SynthCaptcha(**data)
     if not step['online']: synth = pack(cache/f"packed-{data['style']}-{valid+n}", synth, valid+n, workers=workers, progress=False)
-    return CaptchaDataLoaders.from_synth(synth, n, valid, step['online'], vocab=data['chars'], max_len=data['length'], size=row['size'], batch_tfms=tfms(row), bs=step['bs'], num_workers=workers)
+    return CaptchaDataLoaders.from_synth(synth, n, valid, step['online'], vocab=data['chars'], max_len=data['length'], size=step.get('size', row['size']), batch_tfms=tfms(row), bs=step['bs'], num_workers=workers)
 
 def synth_test(data, n):
     "`n` drawn captchas that no training has seen: those of another seed."
