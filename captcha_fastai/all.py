@@ -68,6 +68,7 @@ from .synth_results import *
 from .pictures import *
 from .reliability_results import *
 from .speed_results import *
+from .base_results import *
 from .plan import *
 
 # %% ../nbs/90_all.ipynb #76a7f8ed
