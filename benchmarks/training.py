@@ -54,8 +54,9 @@ def synth_test(data, n):
     return CaptchaDataLoaders.from_synth(SynthCaptcha(**dict(data, seed=f"{data['seed']} test")), n=1, valid=n, vocab=data['chars'], max_len=data['length'], bs=1).valid_ds
 
 def make_learner(dls, row):
-    loss = PositionCrossEntropyLoss(dls.vocab, label_smoothing=row['label_smoothing'])
-    return captcha_learner(dls, globals()[row['arch']], normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else Adam)
+    arch = globals()[row['arch']]
+    loss = None if arch_meta[arch]['head'] == 'ctc' else PositionCrossEntropyLoss(dls.vocab, label_smoothing=row['label_smoothing'])
+    return captcha_learner(dls, arch, normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else Adam)
 
 def readings(learn, dl):
     "Labels, texts and confidences of everything in `dl`."

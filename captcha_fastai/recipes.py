@@ -76,8 +76,9 @@ def _row(arch, *steps, size=None, arch_args=None, augment={}, label_smoothing=.1
 
 def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycle', **kw): return dict(data=data, n=n, n_epoch=n_epoch, lr=lr, bs=bs, wd=wd, online=online, schedule=schedule, **kw)
 
-# %% ../nbs/15_recipes.ipynb #ba51abdc
+# %% ../nbs/15_recipes.ipynb #bbe57695
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
+_slim = dict(body='slim_resnet', hidden=512)
 _lifted = dict(power=.4) # of `RemoveBackground`: some characters have nearly the colour of their ground
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
@@ -89,7 +90,8 @@ system_a = dict(
         'resnet_transformer': _row('resnet_transformer', *_a_steps((1e-3,1e-3,3e-4), (2,5,12)), size=(64,192), background=_lifted),
         'resnet_transformer, plain background': _row('resnet_transformer', *_a_steps((1e-3,)*3, (6,8,20)), size=(64,192), background={}),
         'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 12, 1e-3, wd=.05), size=(64,192), background=_lifted),
-        'nopool_xresnet': _row('nopool_xresnet', *_a_steps((2e-3,2e-3,6e-4), (2,5,12)), size=(80,200), background=_lifted, arch_args=dict(body='slim_resnet', hidden=512)),
+        'nopool_xresnet': _row('nopool_xresnet', *_a_steps((2e-3,2e-3,6e-4), (2,5,12)), size=(80,200), background=_lifted, arch_args=_slim),
+        'captcha_base': _row('captcha_base', _step('real', 9000, 15, 1.5e-3, wd=.02), size=(64,160), background=_lifted), # from the weights that come with the package
     },
     reference={'resnet_transformer': 95.4, 'resnet_transformer, plain background': 95.4, 'resnet_transformer, no transfer': 54.})
 
@@ -109,11 +111,10 @@ system_c = dict(
     },
     reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
-# %% ../nbs/15_recipes.ipynb #c9f5877d
+# %% ../nbs/15_recipes.ipynb #adbd985c
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
-_slim = dict(body='slim_resnet', hidden=512)
 _d_epochs = {1: 8, 2: 12, 4: 14} # of 20,000 fresh captchas
 
 def _d_heads(n):
