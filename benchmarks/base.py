@@ -22,7 +22,8 @@ HEIGHTS, WIDTHS, MAX_LEN = (48,60,80), range(80, 361, 40), 8
 ALPHABETS = {base_chars: 6, string.digits: 2, string.ascii_lowercase: 1, string.ascii_uppercase: 1, string.digits+string.ascii_lowercase: 3, string.digits+string.ascii_uppercase: 3, string.ascii_letters: 1}
 EASY = 100_000 # over the first samples the hard ones come in: at the beginning all are up to three plain digits, then plain characters, and the network is told roughly where they stand
 PLAIN = 'image_captcha','phase1'
-RECIPE = dict(lr=3e-3, wd=0.02, bs=64, ema=0.9995, warm=6400, fall=0.3, seed=0)
+HARD,OFTEN = 330_000, dict(competition=3, scatter=2, photo_serif=2) # from that sample on, the styles that are read worst of the drawn ones come more often
+RECIPE = dict(lr=3e-3, wd=0.02, bs=64, ema=0.9995, warm=6400, fall=0.3, seed=0, hard=HARD, often=OFTEN)
 vocab = Vocab(base_chars)
 
 class Drawn(Dataset):
@@ -33,9 +34,10 @@ class Drawn(Dataset):
         if not self.styles: raise ValueError(f'No style is left without {", ".join(without)}.')
         self.files = usable_fonts((*FONTS, *fonts), base_chars)
     @lru_cache
-    def style(self, h, plain):
+    def style(self, h, plain, hard=False):
         sized = replace(get_style('image_captcha'), font_sizes=tuple(round(k*h/60) for k in (36,44,50,56))) # the package's letters do not grow with the picture
         names = [o for o in self.styles if o in PLAIN or not plain] or self.styles
+        if hard: names = [o for o in names for _ in range(OFTEN.get(o, 1))]
         return Mixed(styles=tuple(sized if o == 'image_captcha' else o for o in names), **(dict(after=0., amount=0.) if plain else {}))
     def plan(self, i):
         "Text, size and the random numbers of captcha `i`"
@@ -50,7 +52,7 @@ class Drawn(Dataset):
         return ''.join(r.choices(chars, k=n)), (h, min(WIDTHS, key=lambda w: abs(w-wide))), plain, r
     def image(self, i):
         text,size,plain,r = self.plan(i)
-        return self.style(size[0], plain).draw(text, size, self.files, r), text
+        return self.style(size[0], plain, i >= HARD).draw(text, size, self.files, r), text
     def __getitem__(self, i):
         im,text = self.image(i)
         return torch.from_numpy(image_array(im, base_size).transpose(2,0,1).copy()), encode_label(text, vocab, MAX_LEN).as_subclass(Tensor)
