@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from captcha_fastai.all import *
 from torch.utils.data import DataLoader, Dataset # not fastai's
-from common import cache, load_json, results, save_json, where, wilson
+from common import cache, load_json, real_captchas, results, save_json, where, wilson
 
 FONTS = *SANS, *SERIF, 'cmb10', 'cmr10', 'cmss10', 'cmti10', 'cmtt10'
 HEIGHTS, WIDTHS, MAX_LEN = (48,60,80), range(80, 361, 40), 8
@@ -85,12 +85,11 @@ def real_sets():
     "All of captcha_images_v2 and a thousand of the competition's images, where they are"
     root,res = os.environ.get('CAPTCHA_FASTAI_DATA'),{}
     if not root: return res
-    if (p := Path(root)/'captcha_images_v2').is_dir():
-        files = get_image_files(p).sorted()
-        res['captcha_images_v2'] = list(files), [f.stem for f in files]
+    if (p := Path(root)/'captcha_images_v2').is_dir(): res['captcha_images_v2'] = real_captchas(p)
     if (p := Path(root)/'competition').is_dir():
-        df = pd.read_csv(p/'train.csv', dtype=str).sample(1000, random_state=0)
-        res['competition images'] = [p/'train'/f'{int(o):05d}.webp' for o in df.Id], list(df.Label)
+        files,labels = real_captchas(p)
+        some = pd.Series(range(len(files))).sample(1000, random_state=0)
+        res['competition images'] = [files[i] for i in some], [labels[i] for i in some]
     return res
 
 @lru_cache(1)

@@ -1,5 +1,5 @@
 """What every benchmark needs: where it ran, and results that are written whole or not at all."""
-import json, os, platform, subprocess, sys
+import csv, hashlib, json, os, platform, subprocess, sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +40,14 @@ def save_json(path, obj):
 def chars_right(labels, texts):
     "Share of the characters of all labels that are right at their place, as in `char_accuracy`."
     return sum(a == b for l,t in zip(labels, texts) for a,b in zip(l, t))/sum(map(len, labels))
+
+def digest(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+
+def real_captchas(path):
+    "Files and labels of captcha_images_v2, or of the competition's labelled images."
+    if not (path := Path(path)).joinpath('train.csv').exists(): return (files := sorted(path.glob('*.png'))), [f.stem for f in files]
+    with open(path/'train.csv', newline='') as f: table = [*csv.DictReader(f)]
+    return [path/'train'/f"{int(o['Id']):05d}.webp" for o in table], [o['Label'] for o in table]
 
 def load_json(path, default=None): return json.loads(Path(path).read_text()) if Path(path).exists() else default
 

@@ -7,63 +7,47 @@
 
 Draw number d is a permutation of all images by the seed d: the first ones are labelled (a fifth of them are kept back by `few_shot` to stop by), the rest is read once, at the end.
 A line of the results belongs to the weights that it began with, and is made again for others. The labelled images decide nothing but what the training does with them."""
-import argparse, hashlib, time
+import argparse, time
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.label import count_keys
-from common import chars_right, load_json, results, save_json, where, wilson
+from common import chars_right, digest, load_json, real_captchas, results, save_json, where, wilson
 
-OUT,UNLABELLED = results/'few_shot.json',400
+UNLABELLED = 400
 KEYS = dict(images=300, every=20, target=.97, minutes=1., seeds=3)
-
-def real(name):
-    "Files and labels of a real data set."
-    path = captcha_data(name)
-    if name == 'captcha_images_v2': return (fs := list(get_image_files(path).sorted())), [f.stem for f in fs]
-    df = pd.read_csv(path/'train.csv', dtype=str)
-    return [path/'train'/f'{int(o):05d}.webp' for o in df.Id], list(df.Label)
-
-def digest(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
 
 def run(name, n, draw, unlabelled, args):
     "One training: the row of the results."
-    files,labels = real(name)
+    files,labels = real_captchas(captcha_data(name))
     order = np.random.default_rng(draw).permutation(len(files))
     files,labels = [files[i] for i in order],[labels[i] for i in order]
     set_seed(draw, reproducible=True)
-    learn = captcha_learner(CaptchaDataLoaders.from_lists('.', files[:n], labels[:n], seed=draw), captcha_base, weights=args.weights)
+    learn = captcha_learner(CaptchaDataLoaders.from_lists('.', files[:n], labels[:n], seed=draw, num_workers=0), captcha_base, weights=args.weights)
     more,tested = (files[n:n+UNLABELLED], n+UNLABELLED) if unlabelled else ([],n)
     start,cpu = time.time(),time.process_time()
     with learn.no_bar(): res = learn.few_shot(unlabelled=more or None, **(dict(minutes=args.minutes) if args.minutes else {}))
     seconds,cpu = time.time()-start,time.process_time()-cpu
     texts = [learn.vocab.decode(h[0].ids) for h in learn.head.decode(learn.log_probs(files[tested:]))]
     files,labels = files[tested:],labels[tested:]
-    right = sum(a == b for a,b in zip(labels, texts))
+    right,wrong = sum(a == b for a,b in zip(labels, texts)),[(f.name, l, t or '∅') for f,l,t in zip(files, labels, texts) if l != t]
     low,high = wilson(right, len(labels))
-    return dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, used=[f.name for f in more], guessed=res.guessed, n=len(labels), right=right, captcha_accuracy=round(100*right/len(labels), 2), low=low, high=high,
+    return dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, used=' '.join(f.name for f in more), guessed=res.guessed, n=len(labels), right=right, captcha_accuracy=round(100*right/len(labels), 2), low=low, high=high,
                 char_accuracy=round(100*chars_right(labels, texts), 2), kept_back=dict(n=res.kept, before=round(100*res.before, 2), after=round(100*res.after, 2)), rounds=res.rounds, seconds=round(seconds, 1), cpu_seconds=round(cpu, 1),
-                misread={f.name: dict(label=l, text=t) for f,l,t in zip(files, labels, texts) if l != t}, weights=digest(args.weights), threads=torch.get_num_threads(), **where('captcha','pillow'))
+                misread={k: ' '.join(o[i] for o in wrong) for i,k in enumerate(('files','labels','texts'))}, minutes=args.minutes, bf16=bool(fast_floats(learn.dls.device)), weights=digest(args.weights), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def keys(name, draw, uncertain_first, args):
     "Keys that labelling takes until the target is read."
-    files,labels = real(name)
+    files,labels = real_captchas(captcha_data(name))
     order,n = np.random.default_rng(draw).permutation(len(files))[:KEYS['images']+700],KEYS['images']
     files,labels = [files[i] for i in order],[labels[i] for i in order]
     set_seed(draw, reproducible=True)
     alphabet = ''.join(sorted({*''.join(labels)})) # which a site knows
     teach = Teacher(CaptchaReader.base(path=args.weights), alphabet, minutes=KEYS['minutes'])
     points = count_keys(teach, files[:n], labels[:n], files[n:], labels[n:], KEYS['every'], KEYS['target'], uncertain_first, draw)
-    return dict(data=name, draw=draw, uncertain_first=uncertain_first, points=points, typed=sum(len(l)+1 for l in labels[:points[-1]['labels']]), **KEYS, weights=digest(args.weights), threads=torch.get_num_threads(), **where())
+    return dict(data=name, draw=draw, uncertain_first=uncertain_first, minutes=KEYS['minutes'], points=points, typed=sum(len(l)+1 for l in labels[:points[-1]['labels']]), target=KEYS['target'], every=KEYS['every'], weights=digest(args.weights), threads=torch.get_num_threads(), **where())
 
-def missing(kind, row, args):
-    "Is there no such line for these weights yet?"
-    now = digest(args.weights)
-    return not any(o['weights'] == now and all(o[k] == v for k,v in row.items()) for o in load_json(OUT, {}).get(kind, []))
-
-def add(kind, row, new):
-    "Put a line in the place of the one that answers the same question."
-    old = load_json(OUT, dict(rows=[], keys=[]))
-    save_json(OUT, {**old, kind: [o for o in old[kind] if not all(o[k] == v for k,v in row.items())] + [new]})
+def same(o, row): return all(o[k] == v for k,v in row.items())
+def rows(out): return load_json(out, dict(rows=[]))['rows']
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,13 +62,15 @@ def main():
     a('--threads', type=int, help='threads of torch (default: as many as cores)')
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
+    out,now = results/('keys.json' if args.keys else 'few_shot.json'), digest(args.weights)
     if args.keys:
-        todo = [('keys', dict(data=d, draw=s, uncertain_first=u), lambda o: keys(o['data'], o['draw'], o['uncertain_first'], args)) for d in args.data for s in range(KEYS['seeds']) for u in (True, False)]
+        todo = [(dict(data=d, draw=s, uncertain_first=u, minutes=KEYS['minutes']), lambda o: keys(o['data'], o['draw'], o['uncertain_first'], args)) for d in args.data for s in range(KEYS['seeds']) for u in (True, False)]
     else:
-        todo = [('rows', dict(data=d, labels=n, draw=s, unlabelled=UNLABELLED*args.unlabelled), lambda o: run(o['data'], o['labels'], o['draw'], bool(o['unlabelled']), args)) for s in args.draws for n in args.labels for d in args.data]
-    for kind,row,f in todo:
-        if not missing(kind, row, args): continue
-        add(kind, row, new := f(row))
+        todo = [(dict(data=d, labels=n, draw=s, unlabelled=UNLABELLED*args.unlabelled, minutes=args.minutes), lambda o: run(o['data'], o['labels'], o['draw'], bool(o['unlabelled']), args)) for s in args.draws for n in args.labels for d in args.data]
+    for row,f in todo:
+        if any(same(o, dict(row, weights=now)) for o in rows(out)): continue
+        new = f(row)
+        save_json(out, dict(rows=[o for o in rows(out) if not same(o, row)] + [new]))
         print(row, {k: v for k,v in new.items() if k in ('right','n','captcha_accuracy','low','high','guessed','rounds','seconds','points')}, flush=True)
 
 if __name__ == '__main__': main()

@@ -1,6 +1,6 @@
-"""System D: captchas of one, two and four characters, drawn by `ImageCaptcha`; fresh ones in every epoch, 10,000 of another seed to test.
+"""System D: captchas of one, two and four characters, drawn by `ImageCaptcha`; fresh ones in every epoch of a step, 10,000 of another seed to test.
 
-The weights of each task are left in `cache/system_d/ROW/step0.safetensors`."""
+The weights of each task are left in `cache/system_d/ROW/stepK.safetensors`; the last step counts."""
 from captcha_fastai.recipes import system_d
 from training import main, synth_loaders, synth_test
 

@@ -2,10 +2,10 @@
 
 A training (row, seed) goes through its steps. After each epoch all that is needed to go on is kept in `cache/`, so a script that is stopped, or that stops
 by itself after `--minutes`, goes on where it was when it is started again. `--n` and `--epochs` cut everything short; such rows say so and are kept apart."""
-import argparse, time
+import argparse, json, time
 import torch
 from captcha_fastai.all import *
-from common import cache, chars_right, load_json, results, save_json, where, wilson
+from common import cache, chars_right, digest, load_json, results, save_json, where, wilson
 
 class Paused(Exception): "The time is up; the training can go on later."
 
@@ -29,7 +29,9 @@ class KeepAll(Callback):
 
 def train(learn, file, step, seed, stop_at=None):
     "Fit by `step`, from where the last session left; epochs, curve and seconds."
-    done = load_json(file, dict(epochs=0, curve=[], seconds=0., sessions=0))
+    plain = json.loads(json.dumps(step)) # as the file has it
+    done = load_json(file, dict(step=plain, epochs=0, curve=[], seconds=0., sessions=0))
+    if done.get('step', plain) != plain: raise ValueError(f"{file} is of another step, {done['step']}, not {step}; delete {file.parent} to begin anew.")
     if done['epochs']:
         learn.create_opt()
         load_model(file.with_name(f"{file.stem}-{done['epochs']}.pth"), learn.model, learn.opt, device=learn.dls.device)
@@ -87,7 +89,7 @@ def run_row(name, key, row, seed, args, loaders, test):
     right = df.text == df.label
     low,high = wilson(right.sum(), len(df))
     return dict(key=key, name=name, arch=row['arch'], seed=seed, short=bool(args.n or args.epochs), n=len(df), right=int(right.sum()), captcha_accuracy=round(100*right.mean(), 3), low=low, high=high,
-                char_accuracy=round(100*chars_right(df.label, df.text), 3), parameters=sum(p.numel() for p in learn.model.parameters()), minutes=round(sum(s['minutes'] for s in steps), 1), recipe={k:v for k,v in row.items() if k != 'steps'},
+                char_accuracy=round(100*chars_right(df.label, df.text), 3), parameters=sum(p.numel() for p in learn.model.parameters()), minutes=round(sum(s['minutes'] for s in steps), 1), recipe={k:v for k,v in row.items() if k != 'steps'}, loss=type(learn.loss_func).__name__, start=digest(base_file) if 'weights' in arch_meta[learn.arch] else None,
                 size=list(dls.size), mode='RGB', bf16=bool(args.bf16), steps=steps, predictions=packed_predictions(df), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def main(system, recipe, doc, loaders, test):

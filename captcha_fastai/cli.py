@@ -84,27 +84,27 @@ _positive = _checked(int, lambda v: v > 0, 'a whole number from 1 on')
 _natural = _checked(int, lambda v: v >= 0, 'a whole number from 0 on')
 _size = _checked(lambda s: tuple(map(int, s.lower().split('x'))), lambda v: len(v) == 2 and min(v) > 0, 'HEIGHTxWIDTH, such as 50x200')
 
-# %% ../nbs/20_cli.ipynb #e8ab46ae
+# %% ../nbs/20_cli.ipynb #a20f8ee2
 def _demo_parser():
     p = argparse.ArgumentParser(prog='captcha-demo', formatter_class=Help,
-        description='Train a captcha reader and measure it on images that it has not seen. Without --data, the captchas are four digits drawn by the PyPI package `captcha`.')
+        description='Train a captcha reader, from the weights that come with the package, and measure it on images that it has not seen. Without --data, the captchas are four digits drawn by the PyPI package `captcha`.')
     a = p.add_argument
     a('--data', type=Path, metavar='FOLDER', help='your own images, named by their text or listed in the labels.csv of captcha-synth; a fifth of them is kept to measure (default: draw captchas)')
     a('--epochs', type=_positive, help='passes over the training images (default: 2 for drawn captchas; for your own, up to five minutes, ended when it gets no better)')
     a('--train', type=_positive, default=4000, metavar='N', help='drawn captchas to learn from')
     a('--test', type=_positive, default=1000, metavar='N', help='drawn captchas to measure with')
-    a('--seed', type=int, default=0, help='same seed, same result')
+    a('--seed', type=int, default=0, help='same seed, same captchas, and the same result where no clock ends the training')
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
     return p
 
-# %% ../nbs/20_cli.ipynb #5e3ec6d1
+# %% ../nbs/20_cli.ipynb #5bcdf793
 def _demo_data(args):
     "DataLoaders, and the images and labels to measure with"
     from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha
     if args.data is not None:
         dls = CaptchaDataLoaders.from_folder(args.data, seed=args.seed)
         (files,labels),(images,texts) = (zip(*((dls.tfm.files[i], dls.tfm.labels[i]) for i in o.items)) for o in (dls.train_ds, dls.valid_ds))
-        return CaptchaDataLoaders.from_lists(args.data, files, labels, seed=args.seed, vocab=dls.vocab, max_len=dls.max_len, bs=16), images, texts
+        return CaptchaDataLoaders.from_lists(args.data, files, labels, valid_pct=.25, seed=args.seed, vocab=dls.vocab, max_len=dls.max_len, bs=16), images, texts
     synth,valid = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed),500
     print(f'drawing {args.train} captchas like {synth[0][1]!r} to learn from, {args.test} to measure with')
     images,labels = zip(*(synth[valid+args.train+i] for i in range(args.test)))
@@ -129,7 +129,7 @@ def _draw_readings(path, images, readings):
     fig.savefig(b := io.BytesIO(), format=path.suffix[1:].lower(), dpi=90)
     write_whole(path, b.getvalue())
 
-# %% ../nbs/20_cli.ipynb #ed2c9b36
+# %% ../nbs/20_cli.ipynb #0f7f7681
 def _demo(args):
     _check_picture(args.out)
     with made_folder(args.out.parent): _demo_train(args)
@@ -141,7 +141,7 @@ def _demo_train(args):
     learn = captcha_learner(dls, captcha_base)
     if args.data and not args.epochs: print(learn.few_shot())
     else: learn.fit_one_cycle(args.epochs or 2, 2e-3, cbs=fast_floats(dls.device))
-    if args.data is None: learn.calibrate()
+    if len(dls.valid_ds) >= 20: learn.calibrate()
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(images))]
     readings = [(dls.vocab.decode(h.ids), l, math.exp(h.log_prob)) for h,l in zip(hyps, labels)]
     _draw_readings(args.out, images[:10], readings[:10])

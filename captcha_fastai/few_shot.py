@@ -148,7 +148,7 @@ def _cross(learn, numbers, synth, k, seconds, **kw):
     longest = max(map(len, losses))
     return pd.concat(parts, ignore_index=True), int(np.argmin(sum(np.pad(o, (0, longest-len(o)), 'edge') for o in losses)))
 
-# %% ../nbs/19b_few_shot.ipynb #d6d89a96
+# %% ../nbs/19b_few_shot.ipynb #3ec03312
 class FewShot(NamedTuple):
     "How a training on few labels went."
     labels: int # Labelled images
@@ -191,20 +191,17 @@ def few_shot(self:CaptchaLearner,
     begin,train,valid,start = time.time(),list(self.dls.train_ds.items),list(self.dls.valid_ds.items),_copied(self.model)
     synth,few = ifnone(synth, drawn_like(self)),len(train)+len(valid) < 60
     files = [] if unlabelled is None else _readable(image_files(unlabelled) if isinstance(unlabelled, (str, Path)) else list(unlabelled))
-    seconds = 60*minutes/(2 if files else 1)
+    seconds,before = 60*minutes/(2 if files else 1), _readings(self, train+valid if few else valid)
+    if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
     def fit(extra=((),())):
         if not few: return int(np.argmin(_train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).losses)), _readings(self, valid)
+        if not best: return 0,before # nothing learnt was better than the start
         self.model.load_state_dict(start)
-        kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds, extra=extra)
-        if best: best = len(_train(self, train+valid, valid, synth, best, seconds=seconds*.3, patience=None, extra=extra).losses)-1
-        return best,kept
-    before = _readings(self, train+valid if few else valid)
-    n,kept = fit()
-    guesses = _guesses(self, files, kept) if files else ((),())
-    if guesses[0]:
-        more,again = fit(guesses)
-        n,kept = (more,kept) if few else (n+more,again) # the guesses come from all of the few labels, so a second cross-validation would know its answers
-    return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), kept.right.mean(), len(kept), len(guesses[0]))
+        return len(_train(self, train+valid, valid, synth, best, seconds=seconds*.3, patience=None, extra=extra).losses)-1, kept
+    n,now = fit()
+    guesses = _guesses(self, files, now) if files else ((),())
+    if guesses[0]: more,now = fit(guesses); n = more if few else n+more
+    return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), now.right.mean(), len(now), len(guesses[0]))
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:

@@ -43,7 +43,7 @@ def _normalize(dls, pretrained, c_in):
         fs = [o for o in dl.after_batch.fs if not getattr(o, 'by_captcha_learner', False)]
         dl.after_batch = Pipeline(fs if any(isinstance(o, Normalize) for o in fs) else [*fs, norm], split_idx=dl.after_batch.split_idx)
 
-# %% ../nbs/12_learner.ipynb #f86d4b2e
+# %% ../nbs/12_learner.ipynb #5777a38a
 class CaptchaLearner(Learner):
     "A `Learner` whose `predict` answers a text, its ids and its probability."
     @property
@@ -69,6 +69,12 @@ class CaptchaLearner(Learner):
         with self.no_bar(), exact_floats(self.dls.device): logits = self.get_preds(dl=self.dls.test_dl(items, bs=bs, num_workers=0), act=noop)[0]
         return self.head.log_probs(to_np(logits))
 
+    def _do_one_batch(self):
+        try: super()._do_one_batch()
+        finally: # an error or Ctrl-C must not leave bfloat16 on for what comes after
+            for cb in self.cbs:
+                if isinstance(cb, CPUBfloat16): cb.leave()
+
     def to_bf16(self):
         "Train in bfloat16, on a GPU or a CPU."
         return super().to_bf16() if self.dls.device.type == 'cuda' else self.add_cb(CPUBfloat16())
@@ -81,15 +87,19 @@ class CaptchaLearner(Learner):
         hyp = self.head.decode(self.log_probs([item]), **options)[0][0]
         return self.vocab.decode(hyp.ids), tensor(hyp.ids).long(), math.exp(hyp.log_prob)
 
-# %% ../nbs/12_learner.ipynb #68d358c3
+# %% ../nbs/12_learner.ipynb #fd7df1fc
 class CPUBfloat16(Callback):
     "Mixed precision in bfloat16 on a CPU, which fastai's own callback leaves to GPUs; validation stays in float32. Twice as fast on processors that know the format."
     order = 10
+    cast = None
     def before_batch(self):
         self.cast = torch.autocast('cpu', torch.bfloat16, enabled=self.training)
         self.cast.__enter__()
+    def leave(self):
+        if self.cast: self.cast.__exit__(None, None, None)
+        self.cast = None
     def after_pred(self):
-        self.cast.__exit__(None, None, None)
+        self.leave()
         self.learn.pred = to_float(self.pred)
 
 def fast_floats(
@@ -98,7 +108,7 @@ def fast_floats(
     "Mixed precision in bfloat16 where the hardware computes in it, else nothing."
     if device.type == 'cuda': return [MixedPrecision(AMPMode.BF16)] if torch.cuda.is_bf16_supported(including_emulation=False) else []
     able = getattr(torch.cpu, 'get_capabilities', dict)() # newer versions of torch say what the processor can do
-    return [CPUBfloat16()] if device.type == 'cpu' and any(able.get(o) for o in ('avx512_bf16','amx_bf16','bf16')) else []
+    return [CPUBfloat16()] if device.type == 'cpu' and any(able.get(o) for o in ('avx512_bf16','amx_bf16')) else []
 
 # %% ../nbs/12_learner.ipynb #9cfb7a3f
 class TrimMemory(Callback):

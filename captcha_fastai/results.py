@@ -114,7 +114,7 @@ def reader_table(path=None) -> Markdown: # `path` as in `load_results`
              'largest gap in confidence': f"{r['confidence_gap']:.2g}", 'images/s, one': r['one'], 'images/s, 64': r['many'], 'MB': r['megabytes']} for r in load_results('reader', path)['rows']]
     return markdown_table(pd.DataFrame(rows))
 
-# %% ../nbs/16_results.ipynb #32c91d7e
+# %% ../nbs/16_results.ipynb #9630e162
 _systems = dict(system_a='competition (A)', system_c='photo_serif, a stand-in (C)', system_d='ImageCaptcha (D)')
 
 def _rows(name, path=None):
@@ -122,7 +122,7 @@ def _rows(name, path=None):
     try: return load_results(name, path)['rows']
     except FileNotFoundError: return []
 
-def _training(steps): return ', then '.join(f"{s['data']} {s['n_epoch']} × {s.get('n_used', s['n']):,}" for s in steps)
+def _training(steps): return ', then '.join(f"{s['data']} {s['n_epoch']} × {s.get('n_used', s['n']):,}" + (' at {}×{}'.format(*s['size']) if s.get('size') else '') for s in steps)
 
 def _line(r):
     "The figures of one training"

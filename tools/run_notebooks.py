@@ -33,7 +33,7 @@ def tidy(nb):
 
 # is what is saved still so?
 saved_with = 3,11 # outputs are saved and compared with this Python; on others, and with what packages they get, notebooks only have to run
-trainings = {'fit','fit_one_cycle','fit_flat_cos','fine_tune','pretrain','offline_online','lr_find'}
+trainings = {'fit','fit_one_cycle','fit_flat_cos','fine_tune','pretrain','offline_online','lr_find','few_shot','suspects','audit'}
 writers = {'save','save_weights','to_onnx','export','export_onnx','to_csv','push_to_hub'} # what a trained thing writes makes a folder depend on it
 
 def depends(nb):
