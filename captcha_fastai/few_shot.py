@@ -84,7 +84,7 @@ def moving_average(
     slow = 1-decay
     return AveragedModel(model, use_buffers=True, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new)
 
-# %% ../nbs/19b_few_shot.ipynb #2dbb82df
+# %% ../nbs/19b_few_shot.ipynb #118ffa48
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
 class KeepBest(Callback):
@@ -93,7 +93,7 @@ class KeepBest(Callback):
     def __init__(self,
         first:float=math.inf, # Loss before any training
         seconds:float=math.inf, # Time for training
-        patience:int=6, # Rounds without a better one; None to go on, and to keep the last
+        patience:int=20, # Rounds without a better one, many, since the loss of a few images jumps; None to go on, and to keep the last
         decay:float=.99, # Of the average, from batch to batch
     ):
         store_attr()
