@@ -78,6 +78,14 @@ def test_ship(base, start, tmp_path, monkeypatch):
     learn = captcha_learner(dls, captcha_base, weights=file)
     assert torch.equal(learn.model.head[-1].weight[1:], torch.stack([tensors['head.6.weight'][1+base.base_chars.index(c)].float() for c in learn.vocab.chars]))
 
+def test_shipped():
+    "What comes with the package is whole, small, described, and reads drawn captchas of seeds that it has not seen, without a network"
+    from captcha_fastai.all import CaptchaReader,SynthCaptcha,base_file
+    assert base_file.stat().st_size < 12e6 and 'No real captcha was used' in base_file.with_suffix('.md').read_text(encoding='utf-8')
+    images,labels = zip(*SynthCaptcha('abcdefghkmnpqrstuwxyz23456789', (4,6), (60,200), 'outline', seed='shipped', n=40))
+    texts = [r.text.casefold() for r in CaptchaReader.base().read(list(images))]
+    assert sum(a == b for a,b in zip(texts, labels)) > 20
+
 def test_onnx(tmp_path):
     pytest.importorskip('onnxruntime')
     import numpy as np
