@@ -23,7 +23,7 @@ def zero_shot_table(path=None) -> Markdown: # `path` as in `load_results`
     rows = _measured('base', path).get('rows', [])
     return _table('base', [{'base': r['name'], 'samples': f"{r['points'][-1]['samples']:,}", 'captchas': k, 'n': v['n'], 'exact': _of(v['exact']), 'case-folded': f"**{_of(v['folded'])}**"} for r in rows for k,v in r['points'][-1]['sets'].items()])
 
-# %% ../nbs/16e_base_results.ipynb #3ab4cd6d
+# %% ../nbs/16e_base_results.ipynb #014aee85
 def plot_zero_shot(
     path=None, # As in `load_results`
     name:str='base', # Of a row
@@ -37,6 +37,9 @@ def plot_zero_shot(
     for i,k in enumerate(row['points'][-1]['sets']):
         ax.plot([p['samples'] for p in row['points']], [p['sets'][k]['folded']['accuracy'] for p in row['points']], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in Mixed().styles else 3, label=k)
     ax.set(xlabel='captchas drawn', ylabel='captchas read, %', xscale='log')
+    xs = [p['samples'] for p,q in zip(row['points'], row['points'][1:]+[{'samples': float('inf')}]) if q['samples'] > 1.5*p['samples']]
+    ax.set_xticks(xs, [f'{x:,}' for x in xs], fontsize=8)
+    ax.minorticks_off()
     ax.legend(fontsize=7, ncols=2)
     return ax
 
