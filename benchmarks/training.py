@@ -43,7 +43,7 @@ def train(learn, file, step, seed, stop_at=None):
     with learn.no_bar(), learn.no_logging(): fit(step['n_epoch'], step['lr'], wd=step['wd'], start_epoch=done['epochs'], cbs=KeepAll(file, done, stop_at))
     return done
 
-def tfms(row): return ([RemoveBackground(**row['background'])] if 'background' in row else []) + ([] if row['augment'] is None else [CaptchaAugment(**row['augment'])])
+def tfms(row): return [tfm(**row[o]) for o,tfm in dict(background=RemoveBackground, swap=SwapCharacters, augment=CaptchaAugment).items() if row.get(o) is not None]
 
 def synth_loaders(data, row, step, n, valid, workers):
     "DataLoaders of drawn captchas: fresh ones, or a packed set that is drawn once."

@@ -80,9 +80,12 @@ def _step(data, n, n_epoch, lr, bs=64, wd=None, online=False, schedule='one_cycl
 _phase1 = dict(style='phase1', chars=_digits, length=6, size=(80,200), seed=1)
 _slim = dict(body='slim_resnet', hidden=512)
 _lifted = dict(power=.4) # of `RemoveBackground`: some characters have nearly the colour of their ground
+_crossed = dict(gap=1., p=.5) # of `SwapCharacters`
 _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400), seed=2)
 
 def _a_steps(lrs, n_epoch): return tuple(_step(o, n, k, lr, wd=.05, online=o != 'real', **(dict(keep_opt=True) if i else {})) for i,(o,n,lr,k) in enumerate(zip(('phase1','phase2','real'), (20_000,20_000,9000), lrs, n_epoch)))
+
+def _a_exchanged(lr): return _step('phase1', 20_000, 2, lr, wd=.05, online=True), _step('real', 9000, 24, lr, wd=.05)
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
@@ -91,13 +94,16 @@ system_a = dict(
         'resnet_transformer, plain background': _row('resnet_transformer', *_a_steps((1e-3,)*3, (6,8,20)), size=(64,192), background={}),
         'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 12, 1e-3, wd=.05), size=(64,192), background=_lifted),
         'nopool_xresnet': _row('nopool_xresnet', *_a_steps((2e-3,2e-3,6e-4), (2,5,12)), size=(80,200), background=_lifted, arch_args=_slim),
+        'resnet_transformer, exchanged characters': _row('resnet_transformer', *_a_exchanged(1e-3), size=(64,192), background=_lifted, swap=_crossed),
+        'nopool_xresnet, exchanged characters': _row('nopool_xresnet', *_a_exchanged(2e-3), size=(80,200), background=_lifted, arch_args=_slim, swap=_crossed),
         'captcha_base': _row('captcha_base', _step('real', 9000, 15, 1.5e-3, wd=.02), size=(64,160), background=_lifted), # from the weights that come with the package
     },
-    reference={'resnet_transformer': 95.4, 'resnet_transformer, plain background': 95.4, 'resnet_transformer, no transfer': 54.})
+    reference={'resnet_transformer': 95.4, 'resnet_transformer, plain background': 95.4, 'resnet_transformer, exchanged characters': 95.4, 'resnet_transformer, no transfer': 54.})
 
 # %% ../nbs/15_recipes.ipynb #5a9d104f
 _serif = dict(style='photo_serif', chars=_letters+_digits, length=4, size=(46,284), seed=0)
 _gentle = dict(rotate=2., scale=.04, shear=.08, shift=.005, wave=.6, contrast=.2)
+_steady = dict(rotate=1., scale=0., shear=.05, shift=0., wave=.5, contrast=.2)
 _c_reference = _step('serif', 7200, 100, 1e-3, 32, schedule='flat')
 
 system_c = dict(
@@ -105,11 +111,12 @@ system_c = dict(
     rows={
         'compact_cnn': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'compact_cnn, 100 epochs': _row('compact_cnn', _step('serif', 7200, 100, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
+        'compact_cnn, steady places': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_steady, label_smoothing=.05),
         'compact_cnn, as the reference': _row('compact_cnn', _c_reference, reference=True, **_plain),
         'dense_cnn': _row('dense_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'dense_cnn, as the reference': _row('dense_cnn', _c_reference, reference=True, **_plain),
     },
-    reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
+    reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, steady places': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
 # %% ../nbs/15_recipes.ipynb #adbd985c
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
@@ -127,5 +134,6 @@ def _d_row(n): return f'{n} character{"s"*(n>1)}'
 system_d = dict(
     data={f'task{n}': t for n,t in _tasks.items()}, valid=2000, test=10_000,
     rows={**{f'resnet_heads, {_d_row(n)}': _row('resnet_heads', *_d_heads(n)) for n in _tasks},
-          **{f'nopool_xresnet, {_d_row(n)}': _row('nopool_xresnet', _step(f'task{n}', 20_000, epochs, 2e-3, wd=.05, online=True), arch_args=_slim) for n,epochs in _d_epochs.items()}},
+          **{f'nopool_xresnet, {_d_row(n)}': _row('nopool_xresnet', _step(f'task{n}', 20_000, epochs, 2e-3, wd=.05, online=True), arch_args=_slim) for n,epochs in _d_epochs.items()},
+          'captcha_base, 4 characters': _row('captcha_base', _step('task4', 20_000, 10, 1.5e-3, wd=.02, online=True))}, # from the weights that come with the package
     reference={})
