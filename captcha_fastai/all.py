@@ -49,6 +49,7 @@ from .synth_data import *
 from .packed_data import *
 from .offline_online import *
 from .transfer import *
+from .likeness import *
 from .few_shot import *
 from .label import *
 from .teacher import *

@@ -11,7 +11,8 @@ from numbers import Integral
 from typing import NamedTuple
 from fastai.vision.all import *
 from torch.optim.swa_utils import AveragedModel
-from .base import *
+from .likeness import *
+from .likeness import _labelled
 from .calibrate import *
 from .check import *
 from .data import *
@@ -23,7 +24,7 @@ from .swap import *
 from .synth import *
 
 # %% auto #0
-__all__ = ['LabelledAndDrawn', 'RoundDL', 'drawn_like', 'moving_average', 'KeepBest', 'FewShot', 'Suspects']
+__all__ = ['LabelledAndDrawn', 'RoundDL', 'moving_average', 'KeepBest', 'FewShot', 'Suspects']
 
 # %% ../nbs/19b_few_shot.ipynb #2ac2d5d5
 class LabelledAndDrawn(CaptchaTransform):
@@ -48,24 +49,9 @@ class RoundDL(CaptchaDL):
     def create_item(self, s): return self.dataset.tfms(s)
 
 # %% ../nbs/19b_few_shot.ipynb #2b9a09d3
-def _tfm(learn):
-    "The transform with the learner's labelled images"
-    tfm = getattr(learn.dls, 'tfm', None)
-    if not getattr(tfm, 'labels', None): raise ValueError('These DataLoaders hold no labelled images; make them with CaptchaDataLoaders.from_folder, from_csv, from_df or from_lists.')
-    return tfm
-
-def drawn_like(
-    learn:CaptchaLearner, # With labelled images
-    seed=0, # As in `SynthCaptcha`
-) -> SynthCaptcha: # Or None where no typeface has any of the characters
-    "Captchas of all styles in the alphabet, lengths and size of the learner's images."
-    tfm,chars = _tfm(learn),[c for c in learn.vocab.chars if c in base_chars]
-    lengths = [len(o) for o in tfm.labels]
-    return SynthCaptcha(chars, (min(lengths), max(lengths)), tuple(max(16, o) for o in _size(learn.dls)), 'mixed', seed) if chars else None
-
 def _rounds(learn, labelled, valid, synth, n=640, bs=32, extra=((),())):
     "DataLoaders of rounds over the numbers `labelled`, with the numbers `valid` to measure; `extra` are more files and their texts"
-    tfm,train = _tfm(learn),learn.dls.train
+    tfm,train = _labelled(learn),learn.dls.train
     both = LabelledAndDrawn([*tfm.files, *extra[0]], [*tfm.labels, *extra[1]], synth, tfm.vocab, tfm.max_len, tfm.mode)
     dset = CaptchaLists(range(n), both, splits=[range(n)], do_setup=False)
     dl = train.new(dset.train, cls=RoundDL, bs=bs, shuffle=False, drop_last=True)
@@ -164,11 +150,11 @@ class FewShot(NamedTuple):
 
 def _guesses(learn, files, kept, accuracy=.98):
     "Those of `files` and their texts that are read with a confidence from which the readings `kept` are right in `accuracy`"
-    known = {Path(o).resolve() for o in _tfm(learn).files if isinstance(o, (str, Path))}
+    known = {Path(o).resolve() for o in _labelled(learn).files if isinstance(o, (str, Path))}
     files = [o for o in files if not (isinstance(o, (str, Path)) and Path(o).resolve() in known)]
     ok = (t := RiskCoverage(kept.confidence.values, kept.right.values).table)[t.accuracy >= accuracy]
     if not len(ok) or not files: return [],[]
-    lens = [len(o) for o in _tfm(learn).labels]
+    lens = [len(o) for o in _labelled(learn).labels]
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(files), min_length=min(lens), max_length=max(lens), on_impossible='empty')]
     sure = [(f, learn.vocab.decode(h.ids)) for f,h in zip(files, hyps) if h.ids and math.exp(h.log_prob) >= ok.threshold.iloc[-1]]
     return tuple(map(list, zip(*sure))) if sure else ([],[])
@@ -183,13 +169,13 @@ def _readable(files):
 @patch
 def few_shot(self:CaptchaLearner,
     unlabelled=None, # A folder of more images of the kind, or a list of them: what is read on them with enough confidence is trained on, too
-    synth=None, # Drawn captchas to mix in, instead of those of all styles that `drawn_like` gives
+    synth=None, # Drawn captchas to mix in, such as `drawn_like(learn)`, instead of those of all styles
     minutes:float=5., # Time for training, at most
     rounds:int=60, # Rounds of training, at most; each is 640 images
 ) -> FewShot: # How it went
     "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are none."
     begin,train,valid,start = time.time(),list(self.dls.train_ds.items),list(self.dls.valid_ds.items),_copied(self.model)
-    synth,few = ifnone(synth, drawn_like(self)),len(train)+len(valid) < 60
+    synth,few = ifnone(synth, drawn_mixed(self)),len(train)+len(valid) < 60
     files = [] if unlabelled is None else _readable(image_files(unlabelled) if isinstance(unlabelled, (str, Path)) else list(unlabelled))
     seconds,before = 60*minutes/(2 if files else 1), _readings(self, train+valid if few else valid)
     if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
@@ -229,7 +215,7 @@ def suspects(self:CaptchaLearner,
     now = _copied(self.model)
     try:
         self.load_weights(self.start)
-        table,_ = _cross(self, numbers, ifnone(synth, drawn_like(self)), n_folds, 60*minutes, rounds=rounds)
+        table,_ = _cross(self, numbers, ifnone(synth, drawn_mixed(self)), n_folds, 60*minutes, rounds=rounds)
     finally: self.model.load_state_dict(now)
     table = table[~table.right].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
     return Suspects(table, self.dls.tfm.files)
