@@ -10,11 +10,12 @@ import nbdev.test
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
 
+_ended = re.compile(r'^.*?\|[█-]*\| +[\d.]+% \[\d+/\d+ [^\]]*\]') # a bar of fastprogress does not end its line, so what is printed next stands behind it
 _bar = re.compile(r'^(█|\s*|.*\|[█-]{10,}\|.*)$')
 
 def final_text(s):
     "What stays of `s` on a terminal when carriage returns have written over each other, without bars."
-    lines = [l.rstrip('\r').split('\r')[-1].replace('█', '').rstrip() for l in s.split('\n')]
+    lines = [_ended.sub('', l.rstrip('\r').split('\r')[-1]).replace('█', '').rstrip() for l in s.split('\n')]
     return '\n'.join(l for l in lines if not _bar.match(l)).strip('\n')
 
 def tidy(nb):
