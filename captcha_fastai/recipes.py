@@ -31,9 +31,11 @@ def _real(arch, **changes):
     return {**dict(arch=arch, arch_args=args, size=(50,200), mode='RGB', augment={}, label_smoothing=None if arch == 'crnn' else .1, normalize=True, average=None, schedule='one_cycle', decoder=None), **recipes[arch], **changes}
 
 _nothing = dict(body=None, pretrain=None)
+_from_base = dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='captcha_base') # from the weights that come with the package
 
-crossval = dict(data='captcha_images_v2', folds=5, final=list(recipes), rows={
+crossval = dict(data='captcha_images_v2', folds=5, final=[*recipes, 'captcha_base'], rows={
     **{arch: _real(arch) for arch in recipes},
+    'captcha_base': _from_base,
     **{f'{arch}, averaged weights': _real(arch, average=.99) for arch in recipes},
     **{f'{arch}, from nothing': _real(arch, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05)) for arch in recipes}})
 
@@ -44,7 +46,7 @@ def _quarter(r): return r and dict(r, n=r['n']//4)
 
 to_97 = {**{arch: _real(arch) for arch in recipes},
          **{f'{arch}, short warm start': _real(arch, body='short', pretrain=_quarter(recipes[arch]['pretrain']), fit=dict(recipes[arch]['fit'], n_epoch=10)) for arch in recipes},
-         'captcha_base': dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='captcha_base')} # from the weights that come with the package
+         'captcha_base': _from_base}
 
 # %% ../nbs/15_recipes.ipynb #a7dc9f1d
 def _without(arch):
