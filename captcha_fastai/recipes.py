@@ -87,7 +87,7 @@ _phase2 = dict(style='competition', chars=_digits+'aeu', length=6, size=(160,400
 
 def _a_steps(lrs, n_epoch): return tuple(_step(o, n, k, lr, wd=.05, online=o != 'real', **(dict(keep_opt=True) if i else {})) for i,(o,n,lr,k) in enumerate(zip(('phase1','phase2','real'), (20_000,20_000,9000), lrs, n_epoch)))
 
-def _a_exchanged(lr): return _step('phase1', 20_000, 2, lr, wd=.05, online=True), _step('real', 9000, 24, lr, wd=.05)
+def _a_exchanged(lr, n_epoch): return _step('phase1', 20_000, 2, lr, wd=.05, online=True), _step('real', 9000, n_epoch, lr, wd=.05)
 
 system_a = dict(
     data=dict(phase1=_phase1, phase2=_phase2, real='competition'), test=1000,
@@ -96,8 +96,8 @@ system_a = dict(
         'resnet_transformer, plain background': _row('resnet_transformer', *_a_steps((1e-3,)*3, (6,8,20)), size=(64,192), background={}),
         'resnet_transformer, no transfer': _row('resnet_transformer', _step('real', 9000, 12, 1e-3, wd=.05), size=(64,192), background=_lifted),
         'nopool_xresnet': _row('nopool_xresnet', *_a_steps((2e-3,2e-3,6e-4), (2,5,12)), size=(80,200), background=_lifted, arch_args=_slim),
-        'resnet_transformer, exchanged characters': _row('resnet_transformer', *_a_exchanged(1e-3), size=(64,192), background=_lifted, swap=_crossed),
-        'nopool_xresnet, exchanged characters': _row('nopool_xresnet', *_a_exchanged(2e-3), size=(80,200), background=_lifted, arch_args=_slim, swap=_crossed),
+        'resnet_transformer, exchanged characters': _row('resnet_transformer', *_a_exchanged(1e-3, 16), size=(64,192), background=_lifted, swap=_crossed),
+        'nopool_xresnet, exchanged characters': _row('nopool_xresnet', *_a_exchanged(2e-3, 24), size=(80,200), background=_lifted, arch_args=_slim, swap=_crossed),
         'captcha_base': _row('captcha_base', _step('real', 9000, 15, 1.5e-3, wd=.02), size=(64,160), background=_lifted), # from the weights that come with the package
     },
     reference={'resnet_transformer': 95.4, 'resnet_transformer, plain background': 95.4, 'resnet_transformer, exchanged characters': 95.4, 'resnet_transformer, no transfer': 54.})
