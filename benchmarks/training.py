@@ -72,7 +72,7 @@ def packed_predictions(df):
 
 def run_row(name, key, row, seed, args, loaders, test):
     "Train by the row's steps, read the test images, and answer the row for the results; None if the time is up."
-    home,weights,steps = cache/args.system/key,None,[]
+    home,weights,steps,bf16 = cache/args.system/key,None,[],args.bf16 and not row.get('reference',False)
     home.mkdir(parents=True, exist_ok=True)
     for k,step in enumerate(row['steps']):
         step = dict(step, n_epoch=args.epochs or step['n_epoch'])
@@ -80,7 +80,7 @@ def run_row(name, key, row, seed, args, loaders, test):
         set_seed(seed, reproducible=True)
         learn = make_learner(dls := loaders(row, step, n, seed), row)
         if weights: learn.load_weights(weights, with_opt=step.get('keep_opt', False))
-        if args.bf16 and not row.get('reference'): learn.to_bf16()
+        if bf16: learn.to_bf16()
         try: done = train(learn, home/f'step{k}.json', step, seed, args.stop_at)
         except Paused: return None
         steps.append(dict(step, n_used=n, minutes=round(done['seconds']/60, 2), sessions=done['sessions'], curve=dict(columns=['train_loss','valid_loss','captcha_accuracy','char_accuracy','cer'], epochs=done['curve'])))
@@ -90,7 +90,7 @@ def run_row(name, key, row, seed, args, loaders, test):
     low,high = wilson(right.sum(), len(df))
     return dict(key=key, name=name, arch=row['arch'], seed=seed, short=bool(args.n or args.epochs), n=len(df), right=int(right.sum()), captcha_accuracy=round(100*right.mean(), 3), low=low, high=high,
                 char_accuracy=round(100*chars_right(df.label, df.text), 3), parameters=sum(p.numel() for p in learn.model.parameters()), minutes=round(sum(s['minutes'] for s in steps), 1), recipe={k:v for k,v in row.items() if k != 'steps'}, loss=type(learn.loss_func).__name__, start=digest(base_file) if 'weights' in arch_meta[learn.arch] else None,
-                size=list(dls.size), mode='RGB', bf16=bool(args.bf16), steps=steps, predictions=packed_predictions(df), threads=torch.get_num_threads(), **where('captcha','pillow'))
+                size=list(dls.size), mode='RGB', bf16=bf16, steps=steps, predictions=packed_predictions(df), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def main(system, recipe, doc, loaders, test):
     "The command line of a system's script; `loaders(row, step, n, seed, args)` and `test(row, learn, seed, args)` are its data."
