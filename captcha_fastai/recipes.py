@@ -106,19 +106,20 @@ system_a = dict(
 _serif = dict(style='photo_serif', chars=_letters+_digits, length=4, size=(46,284), seed=0)
 _gentle = dict(rotate=2., scale=.04, shear=.08, shift=.005, wave=.6, contrast=.2)
 _steady = dict(rotate=1., scale=0., shear=.05, shift=0., wave=.5, contrast=.2)
+_livelier = dict(rotate=3., scale=.06, shear=.12, shift=.01, wave=.9, contrast=.3)
 _c_reference = _step('serif', 7200, 100, 1e-3, 32, schedule='flat')
 
 system_c = dict(
     data=dict(serif=_serif), valid=800, test=23_550,
     rows={
         'compact_cnn': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
-        'compact_cnn, 100 epochs': _row('compact_cnn', _step('serif', 7200, 100, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'compact_cnn, steady places': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_steady, label_smoothing=.05),
+        'compact_cnn, more variation': _row('compact_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_livelier, label_smoothing=.05),
         'compact_cnn, as the reference': _row('compact_cnn', _c_reference, reference=True, **_plain),
         'dense_cnn': _row('dense_cnn', _step('serif', 7200, 50, 6e-3, 32, .01), arch_args=dict(norm=True), augment=_gentle, label_smoothing=.05),
         'dense_cnn, as the reference': _row('dense_cnn', _c_reference, reference=True, **_plain),
     },
-    reference={'compact_cnn': 98.73, 'compact_cnn, 100 epochs': 98.73, 'compact_cnn, steady places': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
+    reference={'compact_cnn': 98.73, 'compact_cnn, more variation': 98.73, 'compact_cnn, steady places': 98.73, 'compact_cnn, as the reference': 98.73, 'dense_cnn': 98.28, 'dense_cnn, as the reference': 98.28})
 
 # %% ../nbs/15_recipes.ipynb #adbd985c
 def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghijklmnopqrstuvwxyz', length=n, size=size, seed=n)
