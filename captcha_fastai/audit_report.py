@@ -23,7 +23,7 @@ __all__ = ['plot_attack', 'plot_chars', 'plot_distortions', 'report_page', 'writ
 def _axes(ax, figsize): return ax or Figure(figsize=figsize, layout='constrained').subplots()
 
 def plot_attack(
-    audit:Audit,
+    audit:Audit, # A finished audit
     ax=None, # Matplotlib axes to draw in; a figure of its own if None
 ):
     "Captchas read against labels: the mean, its 95 % interval, and each draw."
@@ -43,7 +43,11 @@ def _bars(ax, names, share, low, high, color):
     ax.set(yticks=y, yticklabels=names)
     return ax
 
-def plot_chars(audit:Audit, most:int=20, ax=None): # `most`: characters that are drawn
+def plot_chars(
+    audit:Audit, # A finished audit
+    most:int=20, # Characters that are drawn, at most
+    ax=None, # Matplotlib axes to draw in; a figure of its own if None
+):
     "The characters that are misread most, and what is read instead."
     df = audit.chars.head(most)
     ax = _axes(ax, (6, .6+.22*len(df)))
@@ -51,7 +55,10 @@ def plot_chars(audit:Audit, most:int=20, ax=None): # `most`: characters that are
     ax.set(xlabel='misread, %')
     return ax
 
-def plot_distortions(audit:Audit, ax=None):
+def plot_distortions(
+    audit:Audit, # A finished audit
+    ax=None, # Matplotlib axes to draw in; a figure of its own if None
+):
     "Captchas read when all of them, those that the attacker learns from, too, are distorted."
     df = audit.distortions
     ax = _axes(ax, (6, .6+.3*len(df)))
@@ -135,7 +142,9 @@ _instead = (
     ('Confirm what matters by another way.', 'A passkey, a code by mail or an account that is known is harder to automate, and can be used by people who cannot see a picture.'),
     ('Keep it accessible.', 'Nobody should have to read distorted letters; offer a way that needs neither eyes nor ears.'))
 
-def report_page(audit:Audit) -> str: # HTML
+def report_page(
+    audit:Audit, # A finished audit
+) -> str: # HTML
     "The report as one page."
     v,s = audit.verdict,audit.found['settings']
     head = Head(Title('Captcha audit'), Meta(charset='utf-8'), Meta(name='viewport', content='width=device-width, initial-scale=1'), ft('style', NotStr(_style)))
@@ -148,7 +157,7 @@ def report_page(audit:Audit) -> str: # HTML
     return '<!doctype html>\n' + to_xml(Html(head, body, lang='en'))
 
 def write_report(
-    audit:Audit,
+    audit:Audit, # A finished audit
     folder, # Made if it is missing; audit.html and audit.json in it are replaced
 ) -> Path: # The page
     "Write the report and its figures."

@@ -24,7 +24,9 @@ base_size = 64,160 # (height, width) that it sees
 
 class Rescale(nn.Module):
     "Squish `(N, c, h, w)` to `(N, c, *size)`: means of whole blocks of pixels where it shrinks by two or more, then bilinear."
-    def __init__(self, size):
+    def __init__(self,
+        size, # (height, width) in pixels
+    ):
         super().__init__()
         self.size = tuple(size)
     def forward(self, x):
@@ -48,7 +50,9 @@ named_bodies['base_body'] = base_body
 # %% ../nbs/08f_base.ipynb #d4e3d72f
 class BiLSTMBlock(nn.Module):
     "`x` and a bidirectional LSTM of it, added: `(N, T, n)` to the same, for even `n`."
-    def __init__(self, n):
+    def __init__(self,
+        n, # Features of a column, an even number
+    ):
         super().__init__()
         self.lstm = BiLSTM(n, n//2)
     def forward(self, x): return x + self.lstm(x)

@@ -7,9 +7,10 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/base_results.html.md"""
 # %% ../nbs/16e_base_results.ipynb #5f5255d3
 from __future__ import annotations
 import statistics
+import pandas as pd
 from .results import *
-from .results import _made_on
-from .speed_results import _interval,_measured,_table,mcnemar
+from .results import _legend,_made_on,_one_machine
+from .speed_results import _if,_interval,_measured,_table,mcnemar,_not_measured
 from .styles_mixed import Mixed
 
 # %% auto #0
@@ -33,14 +34,14 @@ def plot_zero_shot(
     import matplotlib.pyplot as plt
     row = next((r for r in _measured('base', path).get('rows', []) if r['name'] == name), None)
     if row is None: raise ValueError(f'There is no base called {name!r} in the results; run benchmarks/base.py.')
-    ax = ax or plt.subplots(figsize=(6.5,3.5))[1]
+    ax = ax or plt.subplots(figsize=(5.5,4.4), layout='constrained')[1]
     for i,k in enumerate(row['points'][-1]['sets']):
         ax.plot([p['samples'] for p in row['points']], [p['sets'][k]['folded']['accuracy'] for p in row['points']], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in Mixed().styles else 3, label=k)
-    ax.set(xlabel='captchas drawn', ylabel='captchas read, %', xscale='log')
+    ax.set(xlabel='thousand captchas drawn', ylabel='captchas read, %', xscale='log')
     xs = [p['samples'] for p,q in zip(row['points'], row['points'][1:]+[{'samples': float('inf')}]) if q['samples'] > 1.5*p['samples']]
-    ax.set_xticks(xs, [f'{x:,}' for x in xs], fontsize=8)
+    ax.set_xticks(xs, [f'{x/1000:,.0f}' for x in xs])
     ax.minorticks_off()
-    ax.legend(fontsize=7, ncols=2)
+    _legend(ax, ncols=2)
     return ax
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
@@ -52,8 +53,10 @@ def few_shot_table(path=None) -> Markdown: # `path` as in `load_results`
     for (data,labels,unlabelled,weights),rs in sorted(groups.items()):
         accs = [r['captcha_accuracy'] for r in rs]
         lines.append({'captchas': data, 'labels': labels, 'unlabelled': unlabelled, 'tested': f"{rs[0]['n']:,}", 'draws': len(rs), 'captchas read': f'**{statistics.mean(accs):.1f} %**', '95 % interval': _interval(statistics.mean(accs)/100*rs[0]['n'], rs[0]['n']), 'worst draw': f'{min(accs):.1f} %',
-                      'seconds': f"{statistics.mean(r['seconds'] for r in rs):.0f}", 'processor seconds': f"{statistics.mean(r['cpu_seconds'] for r in rs):.0f}", 'made on': _made_on(rs[0]), 'weights': weights})
-    return _table('few_shot', lines)
+                      'seconds': f"{statistics.mean(r['seconds'] for r in rs):.0f}", 'made on': _made_on(rs[0]), 'weights': weights})
+    if not lines: return _not_measured('few_shot')
+    df = _one_machine(pd.DataFrame(lines), 'seconds')
+    return markdown_table(df.drop(columns=[k for k,same in (('unlabelled', not any(df.unlabelled)), ('weights', df.weights.nunique() == 1)) if same])) # what tells nothing apart
 
 # %% ../nbs/16e_base_results.ipynb #42bcab26
 def unlabelled_table(path=None) -> Markdown: # `path` as in `load_results`
@@ -65,7 +68,7 @@ def unlabelled_table(path=None) -> Markdown: # `path` as in `load_results`
         if base is None: continue
         a,b = {*base['misread']['files'].split()} - {*r['used'].split()}, {*r['misread']['files'].split()} # images that the other has trained on count for neither
         lines.append({'captchas': r['data'], 'labels': r['labels'], 'draw': r['draw'], 'tested': f"{r['n']:,}", 'without': f"{100*(1-len(a)/r['n']):.1f} %", 'with': f"{r['captcha_accuracy']:.1f} %", 'p': f'{mcnemar(a, b)[2]:.2g}', 'guessed and trained on': r['guessed']})
-    return _table('few_shot', lines)
+    return _table('few_shot --unlabelled', lines)
 
 # %% ../nbs/16e_base_results.ipynb #7341a3a8
 def keys_table(path=None) -> Markdown: # `path` as in `load_results`
@@ -75,4 +78,4 @@ def keys_table(path=None) -> Markdown: # `path` as in `load_results`
         last = r['points'][-1]
         lines.append({'captchas': r['data'], 'draw': r['draw'], 'order': 'least certain first' if r['uncertain_first'] else 'random', 'labels': last['labels'], 'keys': f"{last['keys']:,}", 'typed without help': f"{r['typed']:,}",
                       'read at the end': f"{100*last['right']/last['n']:.1f} % ({last['right']} of {last['n']})", 'read before': f"{100*r['points'][0]['right']/last['n']:.1f} %", '97 %': 'reached' if last['right'] >= r['target']*last['n'] else 'not reached'})
-    return _table('few_shot', lines)
+    return _table('few_shot --keys', lines)

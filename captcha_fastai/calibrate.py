@@ -85,17 +85,17 @@ def wilson(
     "Wilson's interval of a share."
     z,k,n = norm.ppf(.5+level/2),np.asarray(k, float),np.asarray(n, float)
     mid,half,den = k/n + z*z/(2*n), z*np.sqrt(k/n*(1-k/n)/n + z*z/(4*n*n)), 1+z*z/n
-    return (mid-half)/den, (mid+half)/den
+    return np.maximum((mid-half)/den, 0.), np.minimum((mid+half)/den, 1.) # rounding may go beyond
 
 # %% ../nbs/13a_calibrate.ipynb #a32db74e
 class Threshold(NamedTuple):
     "Answer when the confidence is at least `threshold`; accuracy with its 95 % interval over `n` answered images."
-    threshold: float
-    coverage: float
-    accuracy: float
-    low: float
-    high: float
-    n: int
+    threshold: float # Least confidence that is answered, from 0 to 1
+    coverage: float # Share of all images that are answered
+    accuracy: float # Share of those that are right
+    low: float # Lower end of its 95 % interval
+    high: float # Upper end
+    n: int # Images that are answered
 
 class RiskCoverage:
     "The bargain between answering much and answering right."

@@ -21,7 +21,9 @@ class Hypothesis(NamedTuple):
     log_prob: float # Natural logarithm of the probability of the text; 0 is certain, -inf is impossible
 
 # %% ../nbs/01_ctc.ipynb #486f1815
-def to_numpy(x):
+def to_numpy(
+    x, # An array, a tensor, or what numpy makes an array of
+):
     "`x` as a numpy array; a torch tensor of any device and dtype is told by its methods."
     if not hasattr(x, 'detach'): return np.asarray(x)
     x = x.detach().cpu()
@@ -52,7 +54,7 @@ def as_ids(
     ids, # `(N, L)`: integers, each row padded on the right with `blank`
     n:int, # Number of sequences that they belong to
     n_class:int, # Number of classes, with the blank
-    blank:int=0,
+    blank:int=0, # The id that pads
 ) -> tuple: # Ids `(N, L)` and lengths `(N,)`, int64
     "`ids` checked, with the length of each row; TypeError if they aren't integers, ValueError if shape, range or padding is wrong."
     x = to_numpy(ids)

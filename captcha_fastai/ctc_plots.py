@@ -28,7 +28,7 @@ def plot_columns(
     vocab, # The `Vocab`
     image=None, # The Pillow image or array, drawn above
     floor:float=0.02, # Characters that never reach this probability are left out
-    cmap='Blues',
+    cmap='Blues', # A colour map of Matplotlib, for probabilities from 0 to 1
     ax=None, # Matplotlib axes to draw in
 ):
     "A heat map of the characters that are seen from left to right; `–` is the blank, or no character."

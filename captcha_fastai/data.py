@@ -47,7 +47,10 @@ def captcha_data(
 class CaptchaLists(TfmdLists):
     "A `TfmdLists` that can be told for a while to be of another split, as `learn.tta` asks of its data."
     @contextmanager
-    def set_split_idx(self, i):
+    def set_split_idx(self,
+        i, # 0 for training, 1 for validation
+    ):
+        "A context in which these are data of another split."
         old,self.split_idx,self.tfms.split_idx = (self.split_idx,self.tfms.split_idx),i,i
         try: yield self
         finally: self.split_idx,self.tfms.split_idx = old
@@ -58,7 +61,11 @@ class CaptchaDL(TfmdDL):
     "A `TfmdDL` whose batches are plain tuples, which fastai's `show_batch` and `show_results` know how to take apart; it can go through its items several times in an epoch, and decodes small sets once."
     key,kept = None,{}
     def do_batch(self, b): return tuple(super().do_batch(b))
-    def repeat(self, k): self.n = len(self.dataset)*k
+    def repeat(self,
+        k, # How many times
+    ):
+        "From now on, go through the items several times in an epoch."
+        self.n = len(self.dataset)*k
     def create_item(self, s): return super().create_item((s or 0) % max(1, len(self.dataset)))
     def before_iter(self):
         super().before_iter()
@@ -89,9 +96,13 @@ def _as_now(f):
 class CaptchaDataLoaders(DataLoaders):
     "DataLoaders of `(image, label ids)`: float `(N, c, h, w)` and int64 `(N, max_len)` padded with 0."
     @property
-    def tfm(self): return self.valid_ds.tfms[0]
+    def tfm(self):
+        "The `CaptchaTransform` that makes the samples."
+        return self.valid_ds.tfms[0]
     @property
-    def size(self): return tuple(self._size)
+    def size(self):
+        "(height, width) of the images, pixels."
+        return tuple(self._size)
     def new_empty(self):
         "The same without files and labels, which an exported learner has no business to carry along."
         res = super().new_empty()
@@ -100,7 +111,9 @@ class CaptchaDataLoaders(DataLoaders):
         bare.files,bare.labels = L(),L()
         for dl in res.loaders: dl.dataset.tfms = Pipeline([bare], split_idx=dl.dataset.split_idx)
         return res
-    def check(self, skip_bad=False):
+    def check(self,
+        skip_bad=False, # Warn of images that can't be read, instead of raising?
+    ):
         "Look through all images and labels again, as at creation: see `check_captchas`."
         if len(self.tfm.files): check_captchas(self.tfm.files, self.tfm.labels, skip_bad)
 
@@ -143,7 +156,7 @@ def from_lists(cls:CaptchaDataLoaders,
     repeat:int=None, # Times that each training image comes in an epoch, varied anew each time; if None, once, but sets of less than 700 as often as makes about 1,500 samples
     bs:int=64, # Batch size
     num_workers:int=None, # Processes that load images; if None, none on a CPU, and one for each core (16 at most) with a GPU
-    **kwargs
+    **kwargs # Of `TfmdLists.dataloaders`, such as `device`
 ):
     "DataLoaders from `fnames` and `labels`, checked before anything else: see `check_captchas`."
     cls._check_names(kwargs)
@@ -178,7 +191,9 @@ def _labels_of(files, label_func):
         return l
     return [_one(f) for f in files]
 
-def name_label(o): 
+def name_label(
+    o, # The path of an image
+):
     "The file name without its extension: `Path('a/2b827.png')` gives `'2b827'`."
     return Path(o).stem
 

@@ -63,11 +63,15 @@ class ShareDL(TfmdDL):
     def _shares(self): return shares(self.dl.n, self.dl.bs, self.rank, self.world, self.dl.drop_last, self.even)
     def __len__(self): return len(self._shares())
     @property
-    def passes(self): return getattr(self.dl, 'passes', None)
+    def passes(self):
+        "How many passes of its source `dl` has used up; None if it counts none."
+        return getattr(self.dl, 'passes', None)
     @passes.setter
     def passes(self, v): self.dl.passes = v
     @property
-    def rng(self): return self.dl.rng # of the order of samples; who sets it decides
+    def rng(self):
+        "The generator of the order of samples, that of `dl`; who sets it decides."
+        return self.dl.rng
     @rng.setter
     def rng(self, v): self.dl.rng = v
 
@@ -129,7 +133,9 @@ def sync_norms(
     for m,_ in res: m.__class__,m.process_group = new,None
     return res
 
-def unsync_norms(norms):
+def unsync_norms(
+    norms, # As from `sync_norms`
+):
     "Undoes `sync_norms`."
     for m,cls in norms:
         m.__class__ = cls
@@ -219,7 +225,11 @@ def to_distributed(self:CaptchaLearner,
     return self
 
 @patch
-def to_detach(self:CaptchaLearner, b, cpu=True, gather=True):
+def to_detach(self:CaptchaLearner,
+    b, # A tensor, or a batch of them
+    cpu=True, # Bring them to the CPU?
+    gather=True, # Not used
+):
     "fastai's, but nothing is gathered batch by batch: what is measured is added up at the end, and outside of a `fit` each process is on its own."
     return to_detach(b, cpu, False)
 

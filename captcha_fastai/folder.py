@@ -22,13 +22,15 @@ __all__ = ['file_name', 'label_of', 'write_whole', 'sweep_unfinished', 'run_chun
 def file_name(
     i:int, # The number of the image
     text:str, # Its label
-    ext:str='png',
+    ext:str='png', # Extension, without the dot
 ) -> str: # Such as `000042_aB3x.png`
     "The name of image `i`: letters and digits stand for themselves, anything else is `%` and its code; a very long label ends in `~`."
     s = ''.join(c if c.isalnum() else quote(c, safe='').replace('.', '%2E').replace('~', '%7E') for c in text)
     return f'{i:06d}_{s if len(s.encode()) <= 180 else s.encode()[:179].decode(errors="ignore") + "~"}.{ext}'
 
-def label_of(name) -> str:
+def label_of(
+    name, # A file name, or a path that ends in one
+) -> str:
     "The label in a name made by `file_name`; a `ValueError` when there is none, or not all of it."
     stem = Path(name).name.rsplit('.', 1)[0]
     i,_,s = stem.partition('_')
@@ -38,7 +40,9 @@ def label_of(name) -> str:
 # %% ../nbs/05a_folder.ipynb #a799aee5
 _host = re.sub(r'\W', '', platform.node())[:20] # folders may be shared by machines, whose processes have numbers of their own
 
-def write_whole(path, data:bytes,
+def write_whole(
+    path, # The file, in a folder that is there
+    data:bytes, # What shall be in it
     sync:bool=False, # Wait until it is on the disk, so that it also survives a power cut?
 ):
     "Writes a file so that it is either there completely or not at all."
@@ -101,7 +105,7 @@ def _run(chunk): return [_job['work'](*_job['args'], o) for o in chunk]
 def run_chunks(
     work, # Called as `work(*args, item)`: a function of a module, for other processes must find it
     args:tuple, # Go to each process once
-    items:list,
+    items:list, # What there is to do
     workers:int=0, # Processes; 0 works in this one
     chunk:int=32, # Items handed out at a time
 ): # Yields a list of results for each chunk, in order
@@ -114,7 +118,11 @@ def run_chunks(
     from multiprocessing import get_context
     with ProcessPoolExecutor(min(workers, len(chunks) or 1), get_context('spawn'), _start, (work, args)) as ex: yield from ex.map(_run, chunks)
 
-def show_progress(gen, total, progress=True):
+def show_progress(
+    gen, # A generator
+    total, # How many things it gives; 0 for no bar
+    progress=True, # Show a progress bar?
+) -> list: # All that `gen` gives
     "Goes through `gen`, with a progress bar if wanted."
     if not progress or not total: return list(gen)
     from fastprogress import progress_bar
@@ -216,8 +224,15 @@ class LabelledFolder:
         self.labels = labels
     def __reduce__(self): return LabelledFolder, (self.path.absolute(), self.labels) # the table stays where it is
     def __len__(self): return len(self.items)
-    def text(self, i): return self.items[i][1]
-    def __getitem__(self, i):
+    def text(self,
+        i, # Number of the image, from 0
+    ):
+        "The label of image `i`."
+        return self.items[i][1]
+    def __getitem__(self,
+        i, # Number of the image, from 0
+    ) -> tuple: # (PIL image, text)
+        "Image `i`, opened, and its label."
         name,text = self.items[i]
         return open_image(self.path/name), text
     def verify(self):

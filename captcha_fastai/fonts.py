@@ -86,7 +86,10 @@ def _few(o, n=8):
 
 # %% ../nbs/04a_fonts.ipynb #1c43c302
 @lru_cache(512)
-def truetype(path:str, size:int):
+def truetype(
+    path:str, # A font file
+    size:int, # Pixels per em
+):
     "The font `path` at `size` pixels; laid out character by character, so that an optional Raqm library changes nothing."
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
@@ -106,7 +109,9 @@ def glyph(
 
 # %% ../nbs/04a_fonts.ipynb #e4d6fd6a
 @lru_cache(512)
-def font_id(path) -> str: # Such as `'DejaVuSans:3fdf69cabf06'`
+def font_id(
+    path, # A font file
+) -> str: # Such as `'DejaVuSans:3fdf69cabf06'`
     "The name of a font file and the start of the SHA-256 of its content."
     return f'{Path(path).stem}:{hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]}'
 

@@ -33,7 +33,10 @@ class Head:
         self.vocab,self.temperature = vocab,temperature
         self.decoder = _check_options(decoder or {})
 
-    def log_probs(self, logits, temperature=None): # Array `(N, T, n_class)` -> float64 of the same shape
+    def log_probs(self,
+        logits, # `(N, T, n_class)`, an array or tensor of floats
+        temperature=None, # Logits are divided by it; the head's own if None
+    ) -> np.ndarray: # float64 `(N, T, n_class)`
         "Log-softmax over the classes, at the head's temperature unless another is given."
         x = to_numpy(logits).astype(np.float64)/(temperature or self.temperature)
         return x - _log_sum(x)[...,None]
@@ -50,7 +53,9 @@ class Head:
         if method != 'beam' and not search: return self._greedy(log_probs)
         return self._beam(log_probs, n_best=n_best, vocab=self.vocab, **o)
 
-    def ids(self, log_probs): # -> int64 `(N, L)`, padded with 0
+    def ids(self,
+        log_probs, # `(N, T, n_class)`, array or tensor
+    ) -> np.ndarray: # int64 `(N, L)`, padded with 0
         "The ids of the best text of each, padded with 0 to the most characters that the head can give; none where the constraints leave no text."
         lp = to_numpy(log_probs)
         if not self.decoder: return self._greedy_ids(lp)
@@ -75,7 +80,10 @@ class PositionHead(Head):
     def _greedy(self, lp): return position_greedy(lp)
     def _greedy_ids(self, lp): return (ids := lp.argmax(2))*(ids != 0).cumprod(1)
     def _beam(self, lp, beam_size=None, **kw): return position_decode(lp, **kw) # exact: it needs no beam
-    def log_prob(self, log_probs, ids): # `(N, max_len, n_class)`, int `(N, L)` -> float64 `(N,)`
+    def log_prob(self,
+        log_probs, # `(N, max_len, n_class)`, array or tensor
+        ids, # int `(N, L)`, padded with 0
+    ) -> np.ndarray: # float64 `(N,)`
         "Exact log p(ids | image), `ids` padded with 0."
         return position_log_prob(log_probs, ids)
 
@@ -86,7 +94,10 @@ class CTCHead(Head):
     def _greedy(self, lp): return greedy_decode(lp)
     def _greedy_ids(self, lp): return _collapse(lp.argmax(2), 0)[0]
     def _beam(self, lp, n_best=1, beam_size=10, **kw): return beam_decode(lp, max(beam_size, n_best), n_best=n_best, **kw)
-    def log_prob(self, log_probs, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
+    def log_prob(self,
+        log_probs, # `(N, T, n_class)`, array or tensor
+        ids, # int `(N, L)`, padded with 0
+    ) -> np.ndarray: # float64 `(N,)`
         "Exact log p(ids | image) summed over all paths, `ids` padded with 0."
         return ctc_log_prob(log_probs, ids)
 

@@ -43,7 +43,7 @@ def _file_name(dls, o):
 # %% ../nbs/13_interpret.ipynb #5803512c
 @dispatch
 def plot_top_losses(x:TensorImage, y:TensorCaptcha, samples, outs, raws, losses, nrows=None, ncols=None, figsize=None, **kwargs):
-    axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title='read / label / loss / confidence')
+    axs = get_grid(len(samples), nrows=nrows, ncols=ncols, figsize=figsize, title='read / label / loss / confidence', layout='constrained')
     for ax,s,o,r,l in zip(axs, samples, outs, raws, losses):
         s[0].show(ctx=ax, **kwargs)
         ax.set_title(f'{o[0]} / {s[1]} / {l.item():.2f} / {r:.2f}', color='green' if str(o[0]) == str(s[1]) else 'red')

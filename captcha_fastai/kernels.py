@@ -15,15 +15,15 @@ import os, sys
 import numpy as np
 
 # %% auto #0
-__all__ = ['PARENT', 'CHAR', 'CHILD', 'SIBLING', 'kernel', 'load', 'logadd', 'add', 'mul', 'scaled', 'first_column', 'column',
-           'text_prob', 'text_log_prob', 'exact', 'score_range', 'push', 'others', 'lookahead', 'child', 'spell',
-           'Work', 'workspace', 'stay', 'best_classes', 'extend', 'advance', 'search', 'probs', 'sure', 'beam_range',
-           'n_threads', 'share_out', 'score_batch', 'beam_batch']
+__all__ = ['kernel', 'load', 'n_threads', 'score_batch', 'beam_batch']
 
 # %% ../nbs/01a_kernels.ipynb #29774b49
 _kernels = {}
 
-def kernel(f=None, inline=False):
+def kernel(
+    f=None, # What to compile; without it, a decorator comes back
+    inline=False, # Put it into its callers?
+):
     "Mark `f` to be compiled by `load`; `inline` puts it into its callers, which then are faster, and slower to compile."
     if f is None: return lambda f: kernel(f, inline)
     _kernels[f.__name__] = 'always' if inline else 'never'
@@ -43,23 +43,23 @@ def _compiled(numba, f, inline):
 
 # %% ../nbs/01a_kernels.ipynb #3ea1f80e
 @kernel(inline=True)
-def logadd(a, b):
+def _logadd(a, b):
     "log(exp(a) + exp(b)); either may be -inf."
     if a < b: a,b = b,a
     return a + log1p(exp(b-a)) if b > a-40 else a # exp(-40) is lost in the rounding of a probability
 
 @kernel(inline=True)
-def add(a, b, lin):
+def _add(a, b, lin):
     "Sum of two probabilities."
-    return a+b if lin else logadd(a, b)
+    return a+b if lin else _logadd(a, b)
 
 @kernel(inline=True)
-def mul(a, b, lin):
+def _mul(a, b, lin):
     "Product of two probabilities."
     return a*b if lin else a+b
 
 # %% ../nbs/01a_kernels.ipynb #3cdb34b2
-def scaled(lp):
+def _scaled(lp):
     "Probabilities `(N, T, C)` of `lp`, the largest of each step being 1, with `shift` and `room` `(N,)`; a step of nothing but zeros has a shift of -inf."
     hi = lp.max(2, keepdims=True, initial=-np.inf)
     y = np.exp(lp - np.where(hi == -np.inf, 0., hi))
@@ -67,14 +67,14 @@ def scaled(lp):
 
 # %% ../nbs/01a_kernels.ipynb #f6eccd39
 @kernel(inline=True)
-def first_column(yb, b, c):
+def _first_column(yb, b, c):
     "Masses of the empty text over time, given the probabilities `yb (T,)` of the blank."
     b[0] = 1.
     for t in range(len(yb)): b[t+1] = b[t]*yb[t]
     c[:] = 0.
 
 @kernel(inline=True)
-def column(n, pb, pc, twin, yc, yb, b, c):
+def _column(n, pb, pc, twin, yc, yb, b, c):
     "Masses over time of a beginning of `n` characters from its parent's `pb`, `pc`; `twin` if its last two characters are equal."
     if n > len(yb): b[-1] = c[-1] = 0.
     else: b[n-1] = c[n-1] = 0.
@@ -84,49 +84,49 @@ def column(n, pb, pc, twin, yc, yb, b, c):
 
 # %% ../nbs/01a_kernels.ipynb #598680e8
 @kernel
-def text_prob(y, ids, n, blank):
+def _text_prob(y, ids, n, blank):
     "Probability of the first `n` of `ids` under `y (T, C)`."
     T = len(y)
     if n > T: return 0.
     m = np.empty((2,2,T+1))
-    first_column(y[:,blank], m[0,0], m[0,1])
+    _first_column(y[:,blank], m[0,0], m[0,1])
     for l in range(n):
         twin = l > 0 and ids[l] == ids[l-1]
         p,q = m[l%2],m[1-l%2]
-        column(l+1, p[0], p[1], twin, y[:,ids[l]], y[:,blank], q[0], q[1])
+        _column(l+1, p[0], p[1], twin, y[:,ids[l]], y[:,blank], q[0], q[1])
     return m[n%2,0,T] + m[n%2,1,T]
 
 # %% ../nbs/01a_kernels.ipynb #e3ff3318
 @kernel
-def text_log_prob(lp, ids, n, blank):
+def _text_log_prob(lp, ids, n, blank):
     "Log-probability of the first `n` of `ids` under `lp (T, C)`, however small."
     b,c = np.full(n+1, -np.inf),np.full(n+1, -np.inf)
     b[0] = 0.
     for t in range(len(lp)):
         for l in range(n, -1, -1): # downwards: l-1 still holds the step before
-            stay = logadd(b[l], c[l])
+            stay = _logadd(b[l], c[l])
             if l > 0:
-                enter = b[l-1] if l > 1 and ids[l-1] == ids[l-2] else logadd(b[l-1], c[l-1])
-                c[l] = lp[t,ids[l-1]] + logadd(c[l], enter)
+                enter = b[l-1] if l > 1 and ids[l-1] == ids[l-2] else _logadd(b[l-1], c[l-1])
+                c[l] = lp[t,ids[l-1]] + _logadd(c[l], enter)
             b[l] = lp[t,blank] + stay
-    return logadd(b[n], c[n])
+    return _logadd(b[n], c[n])
 
 @kernel
-def exact(p, shift, room, lp, ids, n, blank):
+def _exact(p, shift, room, lp, ids, n, blank):
     "The log-probability of a text that has `p` under the scaled probabilities, or is too small for them."
     if p > 0 and log(p) - room > log(len(lp)*(n+1)*1e-290): return log(p) + shift
-    return text_log_prob(lp, ids, n, blank)
+    return _text_log_prob(lp, ids, n, blank)
 
 # %% ../nbs/01a_kernels.ipynb #b44542c3
 @kernel
-def score_range(lp, y, shift, room, ids, lens, blank, out):
+def _score_range(lp, y, shift, room, ids, lens, blank, out):
     "Fill `out (N,)` with the log-probabilities of one text for each sequence."
     for i in range(len(lp)):
-        out[i] = exact(text_prob(y[i], ids[i], lens[i], blank), shift[i], room[i], lp[i], ids[i], lens[i], blank)
+        out[i] = _exact(_text_prob(y[i], ids[i], lens[i], blank), shift[i], room[i], lp[i], ids[i], lens[i], blank)
 
 # %% ../nbs/01a_kernels.ipynb #1ee3a9d4
 @kernel(inline=True)
-def push(s, code, n, k, x, c):
+def _push(s, code, n, k, x, c):
     "Offer score `x` with code `c` to the list of the `n` best, at most `k`; the new `n`."
     if n < k:
         i = n
@@ -141,7 +141,7 @@ def push(s, code, n, k, x, c):
 
 # %% ../nbs/01a_kernels.ipynb #2b252ff2
 @kernel
-def others(v, out):
+def _others(v, out):
     "Fill `out` with the log-sum of all *other* items of `v`, for each; the log-sum of all."
     top = 0
     for c in range(len(v)):
@@ -162,7 +162,7 @@ def others(v, out):
 
 # %% ../nbs/01a_kernels.ipynb #33dccac9
 @kernel
-def lookahead(lp, blank, chars, final, on_b, on_c):
+def _lookahead(lp, blank, chars, final, on_b, on_c):
     "Fill `on_b (T+1, K)` and `on_c (T+1, K, C)` with the log-probabilities of keeping the rules from step t on, standing on a blank or on a character."
     (T,C),K = lp.shape,len(final)
     v,out = np.empty(C),np.empty(C)
@@ -173,39 +173,39 @@ def lookahead(lp, blank, chars, final, on_b, on_c):
         for k in range(min(K, t+1)): # after t steps there are at most t characters
             up = min(k+1, K-1)
             for c in range(C): v[c] = lp[t,c] + on_c[t+1,up,c] if chars[k,c] else -np.inf
-            every = others(v, out)
+            every = _others(v, out)
             stay = lp[t,blank] + on_b[t+1,k]
-            on_b[t,k] = logadd(stay, every)
-            for c in range(C): on_c[t,k,c] = logadd(logadd(stay, lp[t,c] + on_c[t+1,k,c]), out[c])
+            on_b[t,k] = _logadd(stay, every)
+            for c in range(C): on_c[t,k,c] = _logadd(_logadd(stay, lp[t,c] + on_c[t+1,k,c]), out[c])
 
 # %% ../nbs/01a_kernels.ipynb #d8bbf5fc
-PARENT,CHAR,CHILD,SIBLING = range(4)
+_PARENT,_CHAR,_CHILD,_SIBLING = range(4)
 
 @kernel(inline=True)
-def child(tree, n, v, c):
+def _child(tree, n, v, c):
     "The node of `v` followed by `c`, found or made, and the new number of nodes."
-    w = tree[CHILD,v]
+    w = tree[_CHILD,v]
     while w >= 0:
-        if tree[CHAR,w] == c: return w,n
-        w = tree[SIBLING,w]
-    tree[PARENT,n],tree[CHAR,n],tree[CHILD,n],tree[SIBLING,n] = v,c,-1,tree[CHILD,v]
-    tree[CHILD,v] = n
+        if tree[_CHAR,w] == c: return w,n
+        w = tree[_SIBLING,w]
+    tree[_PARENT,n],tree[_CHAR,n],tree[_CHILD,n],tree[_SIBLING,n] = v,c,-1,tree[_CHILD,v]
+    tree[_CHILD,v] = n
     return n,n+1
 
 @kernel
-def spell(tree, v, ids):
+def _spell(tree, v, ids):
     "Write the text of node `v` into `ids`; its length."
     n,w = 0,v
     while w > 0:
         n += 1
-        w = tree[PARENT,w]
+        w = tree[_PARENT,w]
     for l in range(n-1, -1, -1):
-        ids[l] = tree[CHAR,v]
-        v = tree[PARENT,v]
+        ids[l] = tree[_CHAR,v]
+        v = tree[_PARENT,v]
     return n
 
 # %% ../nbs/01a_kernels.ipynb #f6d09119
-class Work(NamedTuple):
+class _Work(NamedTuple):
     "The tables of a beam search of width k. The beam has two turns, from which and to which a step goes."
     tree: np.ndarray # `(4, nodes)`
     slot: np.ndarray # `(nodes,)`: where in the beam a node is, or -1
@@ -221,38 +221,38 @@ class Work(NamedTuple):
     count: np.ndarray # `(levels,)`: how many there are; -1: not known yet
 
 @kernel
-def workspace(T, C, K, k):
-    "A `Work` for `T` steps, `C` classes, `K` levels and a beam of `k`."
+def _workspace(T, C, K, k):
+    "A `_Work` for `T` steps, `C` classes, `K` levels and a beam of `k`."
     M,r = 1+T*k,min(k+1, C)
-    return Work(np.full((4,M), -1), np.full(M, -1), np.empty((2,k), np.int64), np.empty((2,k), np.int64), np.empty((2,3,k)), np.empty((3,k)),
+    return _Work(np.full((4,M), -1), np.full(M, -1), np.empty((2,k), np.int64), np.empty((2,k), np.int64), np.empty((2,3,k)), np.empty((3,k)),
                 np.zeros((k,C), np.int64), np.empty(k), np.empty(k, np.int64), np.empty((K,r)), np.empty((K,r), np.int64), np.empty(K, np.int64))
 
 # %% ../nbs/01a_kernels.ipynb #622a397b
 @kernel(inline=True)
-def stay(w, now, W, t, y, on_b, on_c, blank, lin, look, stamp):
+def _stay(w, now, W, t, y, on_b, on_c, blank, lin, look, stamp):
     "Masses of all `W` beginnings of the beam if they stay, after step `t` of `y (T, C)`; those that can are the first in the next beam. Its size."
     k,n,zero = len(w.code),0,0. if lin else -np.inf
     s = w.stay
     for j in range(W): w.slot[w.node[now,j]] = j
     for j in range(W):
         v = w.node[now,j]
-        c = w.tree[CHAR,v]
-        s[0,j],s[1,j] = mul(w.mass[now,2,j], y[t,blank], lin),zero
+        c = w.tree[_CHAR,v]
+        s[0,j],s[1,j] = _mul(w.mass[now,2,j], y[t,blank], lin),zero
         if v > 0:
-            s[1,j],p = mul(w.mass[now,1,j], y[t,c], lin),w.slot[w.tree[PARENT,v]]
+            s[1,j],p = _mul(w.mass[now,1,j], y[t,c], lin),w.slot[w.tree[_PARENT,v]]
             if p >= 0:
                 w.mark[p,c] = stamp
-                s[1,j] = add(s[1,j], mul(w.mass[now,0 if w.tree[CHAR,w.node[now,p]] == c else 2,p], y[t,c], lin), lin)
-        s[2,j] = add(s[0,j], s[1,j], lin)
+                s[1,j] = _add(s[1,j], _mul(w.mass[now,0 if w.tree[_CHAR,w.node[now,p]] == c else 2,p], y[t,c], lin), lin)
+        s[2,j] = _add(s[0,j], s[1,j], lin)
         rank = s[2,j]
-        if look: rank = logadd(s[0,j] + on_b[t+1,w.level[now,j]], s[1,j] + on_c[t+1,w.level[now,j],max(c,0)])
-        if rank > zero: n = push(w.score, w.code, n, k, rank, j)
+        if look: rank = _logadd(s[0,j] + on_b[t+1,w.level[now,j]], s[1,j] + on_c[t+1,w.level[now,j],max(c,0)])
+        if rank > zero: n = _push(w.score, w.code, n, k, rank, j)
     for j in range(W): w.slot[w.node[now,j]] = -1
     return n
 
 # %% ../nbs/01a_kernels.ipynb #45755257
 @kernel(inline=True)
-def best_classes(w, level, n, top, t, y, on_c, chars, lin, look):
+def _best_classes(w, level, n, top, t, y, on_c, chars, lin, look):
     "The scores and ids of the best classes after `level` characters, best first, if the next beam has `n` and the largest mass is `top`; their number."
     k,r,gain,order = len(w.code),w.gain.shape[1],w.gain[level],w.order[level]
     zero = 0. if lin else -np.inf
@@ -260,30 +260,30 @@ def best_classes(w, level, n, top, t, y, on_c, chars, lin, look):
     for c in range(y.shape[1]):
         if chars[level,c]:
             x = y[t,c]+on_c[t+1,up,c] if look else y[t,c]
-            if mul(top, x, lin) > worst: found = push(gain, order, found, r, x, c)
+            if _mul(top, x, lin) > worst: found = _push(gain, order, found, r, x, c)
     return found
 
 @kernel(inline=True)
-def extend(w, now, W, n, t, y, on_c, chars, lin, look, stamp):
+def _extend(w, now, W, n, t, y, on_c, chars, lin, look, stamp):
     "Offer to the next beam of `n` what the `W` beginnings can be extended to in step `t` of `y (T, C)`; its new size."
     k = len(w.code)
     zero,top = 0. if lin else -np.inf,w.mass[now,2,0]
     for i in range(1, W): top = max(top, w.mass[now,2,i])
     w.count[:] = -1
     for i in range(W):
-        level,last = w.level[now,i],w.tree[CHAR,w.node[now,i]]
-        if w.count[level] < 0: w.count[level] = best_classes(w, level, n, top, t, y, on_c, chars, lin, look)
+        level,last = w.level[now,i],w.tree[_CHAR,w.node[now,i]]
+        if w.count[level] < 0: w.count[level] = _best_classes(w, level, n, top, t, y, on_c, chars, lin, look)
         for r in range(w.count[level]):
             c = w.order[level,r]
             if w.mark[i,c] == stamp: continue
-            x = mul(w.mass[now,0 if c == last else 2,i], w.gain[level,r], lin)
-            if x > zero and (n < k or x > w.score[k-1]): n = push(w.score, w.code, n, k, x, (i+1 << 32) + c)
+            x = _mul(w.mass[now,0 if c == last else 2,i], w.gain[level,r], lin)
+            if x > zero and (n < k or x > w.score[k-1]): n = _push(w.score, w.code, n, k, x, (i+1 << 32) + c)
             elif c != last: break
     return n
 
 # %% ../nbs/01a_kernels.ipynb #759a3d00
 @kernel(inline=True)
-def advance(w, now, n, t, y, size, top, lin):
+def _advance(w, now, n, t, y, size, top, lin):
     "Fill the other turn with the `n` items of the next beam, `top` being the highest level; the new size of the tree."
     then = 1-now
     for r in range(n):
@@ -292,15 +292,15 @@ def advance(w, now, n, t, y, size, top, lin):
             w.node[then,r],w.level[then,r] = w.node[now,c],w.level[now,c]
             for o in range(3): w.mass[then,o,r] = w.stay[o,c]
         else:
-            x = mul(w.mass[now,0 if c == w.tree[CHAR,w.node[now,i]] else 2,i], y[t,c], lin)
-            w.node[then,r],size = child(w.tree, size, w.node[now,i], c)
+            x = _mul(w.mass[now,0 if c == w.tree[_CHAR,w.node[now,i]] else 2,i], y[t,c], lin)
+            w.node[then,r],size = _child(w.tree, size, w.node[now,i], c)
             w.level[then,r] = min(w.level[now,i]+1, top)
             w.mass[then,0,r],w.mass[then,1,r],w.mass[then,2,r] = 0. if lin else -np.inf,x,x
     return size
 
 # %% ../nbs/01a_kernels.ipynb #279072b0
 @kernel
-def search(w, y, blank, chars, final, lin, look, on_b, on_c, stamp):
+def _search(w, y, blank, chars, final, lin, look, on_b, on_c, stamp):
     "Beam search over one sequence `y (T, C)`, logarithms unless `lin`; the beam is then in turn `T%2`. Its width, or -1 if probabilities became too small."
     (T,C),top = y.shape,len(final)-1
     w.tree[:,0] = -1
@@ -310,39 +310,39 @@ def search(w, y, blank, chars, final, lin, look, on_b, on_c, stamp):
     w.mass[0,1,0] = 0. if lin else -np.inf
     W,size = 1,1
     for t in range(T):
-        n = stay(w, t%2, W, t, y, on_b, on_c, blank, lin, look, stamp+t)
-        W = extend(w, t%2, W, n, t, y, on_c, chars, lin, look, stamp+t)
+        n = _stay(w, t%2, W, t, y, on_b, on_c, blank, lin, look, stamp+t)
+        W = _extend(w, t%2, W, n, t, y, on_c, chars, lin, look, stamp+t)
         if lin and W and w.score[W-1] < 1e-150: return -1
-        size = advance(w, t%2, W, t, y, size, top, lin)
+        size = _advance(w, t%2, W, t, y, size, top, lin)
     return W
 
 # %% ../nbs/01a_kernels.ipynb #56ff7a6b
 @kernel
-def probs(y, blank, tree, nodes, need, m, path, out):
+def _probs(y, blank, tree, nodes, need, m, path, out):
     "Fill `out` at `nodes` with the probabilities of their texts under `y (T, C)`; `need` (all False), `m` and `path` are for use on the way."
     T = len(y)
     for v in nodes:
-        while v > 0 and not need[v]: need[v],v = True,tree[PARENT,v]
-    first_column(y[:,blank], m[0,0], m[0,1])
+        while v > 0 and not need[v]: need[v],v = True,tree[_PARENT,v]
+    _first_column(y[:,blank], m[0,0], m[0,1])
     out[0] = m[0,0,T]
-    d,v,path[0] = 0,tree[CHILD,0],0
+    d,v,path[0] = 0,tree[_CHILD,0],0
     while True:
-        while v >= 0 and not need[v]: v = tree[SIBLING,v]
+        while v >= 0 and not need[v]: v = tree[_SIBLING,v]
         if v < 0: # nothing more at this level
             if d == 0: return
-            v = tree[SIBLING,path[d]]
+            v = tree[_SIBLING,path[d]]
             d -= 1
         else:
-            c,twin,need[v] = tree[CHAR,v],tree[CHAR,path[d]] == tree[CHAR,v],False
-            column(d+1, m[d,0], m[d,1], twin, y[:,c], y[:,blank], m[d+1,0], m[d+1,1])
+            c,twin,need[v] = tree[_CHAR,v],tree[_CHAR,path[d]] == tree[_CHAR,v],False
+            _column(d+1, m[d,0], m[d,1], twin, y[:,c], y[:,blank], m[d+1,0], m[d+1,1])
             d += 1
             path[d] = v
             out[v] = m[d,0,T] + m[d,1,T]
-            v = tree[CHILD,v]
+            v = tree[_CHILD,v]
 
 # %% ../nbs/01a_kernels.ipynb #ad18c2df
 @kernel
-def sure(y, room, chars, final, blank, ids):
+def _sure(y, room, chars, final, blank, ids):
     "The greedy text of `y (T, C)`, written into `ids`: its length, or -1 if it breaks the rules or has not more than half of all probability; and its scaled probability."
     (T,C),n,last,top = y.shape,0,blank,len(final)-1
     for t in range(T):
@@ -355,32 +355,32 @@ def sure(y, room, chars, final, blank, ids):
             n += 1
         last = best
     if not final[min(n, top)]: return -1,0.
-    p = text_prob(y, ids, n, blank)
+    p = _text_prob(y, ids, n, blank)
     return (n if p > (.5+1e-9)*exp(room) else -1),p
 
 # %% ../nbs/01a_kernels.ipynb #4a08f8a1
 @kernel
-def beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, lens, scores):
+def _beam_range(lp, y, shift, room, plain, blank, k, chars, final, look, ids, lens, scores):
     "Beam search over a batch; fills the `n` best texts `ids (N, n, T)`, their `lens` (-1: there is none) and `scores`. `plain (N,)`: may probabilities do?"
     (N,T,C),n_best,K = lp.shape,ids.shape[1],len(final)
-    w,L = workspace(T, C, K, k),T+1 if look else 1
+    w,L = _workspace(T, C, K, k),T+1 if look else 1
     on_b,on_c = np.full((L,K), -np.inf),np.full((L,K,C), -np.inf)
     need,m,path,p = np.zeros(1+T*k, np.bool_),np.empty((T+1,2,T+1)),np.empty(T+1, np.int64),np.empty(1+T*k)
     text,s,code = np.empty(T, np.int64),np.empty(n_best),np.empty(n_best, np.int64)
     for i in range(N):
         if n_best == 1 and room[i] < 4:
-            n,best = sure(y[i], room[i], chars, final, blank, text)
+            n,best = _sure(y[i], room[i], chars, final, blank, text)
             if n >= 0:
                 scores[i,0],lens[i,0] = log(best) + shift[i],n
                 for l in range(n): ids[i,0,l] = text[l]
                 continue
-        if look: lookahead(lp[i], blank, chars, final, on_b, on_c)
-        W = search(w, y[i], blank, chars, final, True, False, on_b, on_c, 2*i*T+1) if plain[i] else -1
-        if W < 0: W = search(w, lp[i], blank, chars, final, False, look, on_b, on_c, (2*i+1)*T+1)
+        if look: _lookahead(lp[i], blank, chars, final, on_b, on_c)
+        W = _search(w, y[i], blank, chars, final, True, False, on_b, on_c, 2*i*T+1) if plain[i] else -1
+        if W < 0: W = _search(w, lp[i], blank, chars, final, False, look, on_b, on_c, (2*i+1)*T+1)
         nodes,n = w.node[T%2,:W],0
-        probs(y[i], blank, w.tree, nodes, need, m, path, p)
-        for j in range(W): n = push(s, code, n, n_best, exact(p[nodes[j]], shift[i], room[i], lp[i], text, spell(w.tree, nodes[j], text), blank), j)
-        for j in range(n): scores[i,j],lens[i,j] = s[j],spell(w.tree, nodes[code[j]], ids[i,j])
+        _probs(y[i], blank, w.tree, nodes, need, m, path, p)
+        for j in range(W): n = _push(s, code, n, n_best, _exact(p[nodes[j]], shift[i], room[i], lp[i], text, _spell(w.tree, nodes[j], text), blank), j)
+        for j in range(n): scores[i,j],lens[i,j] = s[j],_spell(w.tree, nodes[code[j]], ids[i,j])
 
 # %% ../nbs/01a_kernels.ipynb #ac5aa37a
 def n_threads():
@@ -388,7 +388,7 @@ def n_threads():
     n = os.environ.get('OMP_NUM_THREADS', '')
     return int(n) if n.isdigit() and int(n) else len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
-def share_out(f, n, size, first=16, pays=.002):
+def _share_out(f, n, size, first=16, pays=.002):
     "Call `f(part)` for slices that make up `n` items of `size` numbers each; the `first` items tell whether the others will take the `pays` seconds from which threads pay off."
     start = perf_counter()
     out = [f(slice(0, min(first, n)))]
@@ -403,20 +403,31 @@ def share_out(f, n, size, first=16, pays=.002):
 _own = lambda x: np.require(x, requirements='CW') # kernels are compiled for arrays of one kind
 
 # %% ../nbs/01a_kernels.ipynb #e5ea707e
-def score_batch(lp, ids, lens, blank):
+def score_batch(
+    lp, # `(N, T, C)`, log-probabilities as from `as_log_probs`
+    ids, # int64 `(N, L)`
+    lens, # Of each text, int64 `(N,)`
+    blank, # The id of the blank
+) -> np.ndarray: # float64 `(N,)`
     "Log-probabilities `(N,)` of a text for each sequence: the kernel of `ctc_log_prob`."
     out,lp,ids,lens = np.empty(len(lp)),_own(lp),_own(ids),_own(lens)
-    share_out(lambda o: score_range(lp[o], *scaled(lp[o]), ids[o], lens[o], blank, out[o]), len(lp), lp[:1].size)
+    _share_out(lambda o: _score_range(lp[o], *_scaled(lp[o]), ids[o], lens[o], blank, out[o]), len(lp), lp[:1].size)
     return out
 
-def beam_batch(lp, blank, size, n_best, rules):
+def beam_batch(
+    lp, # `(N, T, C)`, log-probabilities as from `as_log_probs`
+    blank, # The id of the blank
+    size, # Beginnings that are kept
+    n_best, # Texts to answer for each sequence
+    rules, # What texts may be, as from `make_rules`
+) -> tuple: # int64 `(N, n, T)`, int64 `(N, n)`, float64 `(N, n)`
     "The `n_best` texts of each sequence: ids `(N, n, T)`, lengths (-1: there is none) and exact log-probabilities: the kernel of `beam_decode`."
     N,T,C = lp.shape
     ids,lens,scores = np.full((N,n_best,T), blank),np.full((N,n_best), -1),np.full((N,n_best), -np.inf)
     lp,chars,final = _own(lp),_own(rules.chars),_own(rules.final)
     def part(o):
-        y,shift,room = scaled(lp[o])
+        y,shift,room = _scaled(lp[o])
         plain = (room < 300) & ~((y < 1e-75) & (lp[o] > -np.inf)).any((1,2)) & (y[...,blank] > 0).all(1) & (not rules.bound)
-        beam_range(lp[o], y, shift, room, plain, blank, size, chars, final, rules.bound, ids[o], lens[o], scores[o])
-    share_out(part, N, T*C)
+        _beam_range(lp[o], y, shift, room, plain, blank, size, chars, final, rules.bound, ids[o], lens[o], scores[o])
+    _share_out(part, N, T*C)
     return ids,lens,scores

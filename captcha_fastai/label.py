@@ -80,11 +80,17 @@ class Labelling:
 
     def _on_disk(self): return self.table.read_bytes() if self.table.exists() else None
     @property
-    def labels(self): return {n:l for n,l in self.done.items() if l is not None}
+    def labels(self):
+        "name: label, without the images that were skipped."
+        return {n:l for n,l in self.done.items() if l is not None}
     @property
-    def known(self): return [(n,l) for n,l in self.labels.items() if n in self.numbers] # others are no longer in the folder, and stay in the table
+    def known(self):
+        "(name, label) of the images in the folder; labels of others stay in the table."
+        return [(n,l) for n,l in self.labels.items() if n in self.numbers]
     @property
-    def left(self): return [i for i,n in enumerate(self.names) if n not in self.done]
+    def left(self):
+        "Numbers of the images that are neither labelled nor skipped."
+        return [i for i,n in enumerate(self.names) if n not in self.done]
 
     def problem(self,
         text:str, # A label
@@ -148,7 +154,9 @@ def state(self:Labelling) -> dict: # image (a number, None at the end), guess, c
 
 # %% ../nbs/19c_label.ipynb #e29990ce
 @patch(as_prop=True)
-def busy(self:Labelling) -> bool: return self.thread is not None and self.thread.is_alive()
+def busy(self:Labelling) -> bool:
+    "Is a lesson under way?"
+    return self.thread is not None and self.thread.is_alive()
 
 @patch(as_prop=True)
 def note(self:Labelling) -> str:
@@ -187,8 +195,10 @@ def close(self:Labelling):
 # %% ../nbs/19c_label.ipynb #f04efa36
 def count_keys(
     teach, # As for `Labelling`
-    files, labels, # Images to label, and what they say
-    test_files, test_labels, # Others, to measure with
+    files, # Paths of images to label
+    labels, # What they say
+    test_files, # Others, to measure with
+    test_labels, # What those say
     every:int=20, # Labels from one lesson to the next
     target:float=.97, # Share of the others that shall be read
     uncertain_first:bool=True, # Or in random order?

@@ -47,9 +47,13 @@ def _normalize(dls, pretrained, c_in):
 class CaptchaLearner(Learner):
     "A `Learner` whose `predict` answers a text, its ids and its probability."
     @property
-    def vocab(self): return self.dls.vocab
+    def vocab(self):
+        "The `Vocab` of the data."
+        return self.dls.vocab
     @property
-    def head(self): return self.loss_func.head
+    def head(self):
+        "The `Head` that reads: that of the loss function."
+        return self.loss_func.head
 
     def validation_context(self, cbs=None, inner=False): return ContextManagers([self._kept_curves(), super().validation_context(cbs, inner)])
 
@@ -96,6 +100,7 @@ class CPUBfloat16(Callback):
         self.cast = torch.autocast('cpu', torch.bfloat16, enabled=self.training)
         self.cast.__enter__()
     def leave(self):
+        "End mixed precision, also after an error."
         if self.cast: self.cast.__exit__(None, None, None)
         self.cast = None
     def after_pred(self):

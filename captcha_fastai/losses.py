@@ -24,21 +24,32 @@ class CaptchaLoss:
     ):
         self.head,self.reduction = self.head_cls(vocab, decoder),reduction
 
-    def __call__(self, logits, targ, reduction=None):
+    def __call__(self,
+        logits, # float `(N, T, n_class)`
+        targ, # int64 `(N, L)`, padded with 0
+        reduction=None, # 'mean', 'sum' or 'none'; the loss's own if None
+    ):
         "The loss of each image, reduced."
         losses = self.per_item(torch.as_tensor(logits).as_subclass(Tensor).float(), targ.as_subclass(Tensor).long())
         reduction = ifnone(reduction, self.reduction)
         return losses if reduction == 'none' else getattr(losses, reduction)()
 
-    def activation(self, x): # Logits -> probabilities, both `(N, T, n_class)`
+    def activation(self,
+        x, # Logits, float `(N, T, n_class)`
+    ) -> Tensor: # Probabilities `(N, T, n_class)`
         "Softmax over the classes, at the head's temperature."
         return (x.float()/self.head.temperature).softmax(-1)
 
-    def decodes(self, x): # Probabilities `(N, T, n_class)` -> `TensorCaptcha` `(N, T)` padded with 0
+    def decodes(self,
+        x, # Probabilities, float `(N, T, n_class)`
+    ) -> TensorCaptcha: # `(N, T)`, padded with 0
         "The ids of the best text of each."
         return TensorCaptcha(self.head.ids(to_np(x.float().clamp(min=1e-38).log()))) # a rounded-off 0 is not impossible
 
-    def log_prob(self, logits, ids): # `(N, T, n_class)`, int `(N, L)` -> float64 `(N,)`
+    def log_prob(self,
+        logits, # float `(N, T, n_class)`
+        ids, # int `(N, L)`, padded with 0
+    ) -> Tensor: # float64 `(N,)`
         "Exact log p(ids | image)."
         return tensor(self.head.log_prob(self.head.log_probs(to_np(logits.float())), to_np(ids) if isinstance(ids, Tensor) else ids))
 
@@ -55,21 +66,31 @@ class PositionCrossEntropyLoss(CaptchaLoss):
         super().__init__(vocab, decoder, reduction)
         self.label_smoothing = label_smoothing
 
-    def per_item(self, logits, targ):
+    def per_item(self,
+        logits, # float `(N, max_len, n_class)`
+        targ, # int64 `(N, L)`, padded with 0, L up to `max_len`
+    ) -> Tensor: # float `(N,)`
+        "The loss of each image."
         n,t,c = logits.shape
         if targ.shape[1] > t: raise ValueError(f'Labels are padded to {targ.shape[1]} places, but the model has {t}; build it with max_len={targ.shape[1]}.')
         targ = F.pad(targ, (0, t-targ.shape[1]))
         return F.cross_entropy(logits.reshape(-1, c), targ.reshape(-1), reduction='none', label_smoothing=self.label_smoothing).view(n, t).mean(1)
 
 # %% ../nbs/10_losses.ipynb #ce66a0b6
-def steps_needed(targ): # int64 `(N, L)` padded with 0 -> `(N,)`
+def steps_needed(
+    targ, # int64 `(N, L)`, padded with 0
+) -> Tensor: # int64 `(N,)`
     "The least number of time steps for each label: its characters, and a blank between equal neighbours."
     return (targ != 0).sum(1) + ((targ[:,1:] == targ[:,:-1]) & (targ[:,1:] != 0)).sum(1)
 
 class CaptchaCTCLoss(CaptchaLoss):
     "CTC (Graves et al. 2006), per image divided by the length of its label."
     head_cls = CTCHead
-    def per_item(self, logits, targ):
+    def per_item(self,
+        logits, # float `(N, T, n_class)`
+        targ, # int64 `(N, L)`, padded with 0
+    ) -> Tensor: # float `(N,)`
+        "The loss of each image; ValueError for a label that needs more than T steps."
         n,t,_ = logits.shape
         need = steps_needed(targ)
         if need.max() > t: raise ValueError(f'The label with ids {targ[need.argmax()].tolist()} needs {int(need.max())} time steps, but the model gives {t}; use wider images (`size=`).')

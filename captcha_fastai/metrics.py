@@ -17,7 +17,9 @@ __all__ = ['CaptchaMetric', 'captcha_accuracy', 'char_accuracy', 'edit_distance'
 # %% ../nbs/11_metrics.ipynb #6bcb0c84
 class CaptchaMetric(Metric):
     "The ratio of the sums of `func(pred, targ)`'s two answers, over all batches."
-    def __init__(self, func): # Ids `(N, L)` and `(N, M)` padded with 0 -> two arrays `(N,)`: numerators, denominators
+    def __init__(self,
+        func, # Ids `(N, L)` and `(N, L)`, padded with 0, to two arrays `(N,)`: numerators and denominators
+    ):
         self.func,self.__doc__ = func,func.__doc__
         self.__name__,self.__qualname__,self.__module__ = func.__name__,func.__qualname__,func.__module__ # what docs know it by
         self.reset()
@@ -36,6 +38,7 @@ class CaptchaMetric(Metric):
         pred, # Ids `(N, L)`, padded with 0
         targ, # Ids `(N, M)`, padded with 0
     ) -> float: # The ratio, or None if there is nothing to count
+        "The ratio for these texts alone."
         m = CaptchaMetric(self.func)
         m._add(pred, targ)
         return m.value

@@ -46,7 +46,11 @@ def _instantiate(body, pretrained):
 # %% ../nbs/08_models.ipynb #a0c75bf9
 class ResBlock(nn.Module):
     "Two 3×3 convolutions and a shortcut (He et al. 2016): `(N, n_in, h, w)` to `(N, n_out, h/stride, w/stride)`."
-    def __init__(self, n_in, n_out, stride=1):
+    def __init__(self,
+        n_in, # Channels that come in
+        n_out, # Channels that go out
+        stride=1, # By how much the map shrinks: one number, or (height, width)
+    ):
         super().__init__()
         conv = lambda i,o,k,s: nn.Sequential(nn.Conv2d(i, o, k, s, k//2, bias=False), nn.BatchNorm2d(o))
         self.convs = nn.Sequential(conv(n_in, n_out, 3, stride), nn.ReLU(inplace=True), conv(n_out, n_out, 3, 1))
@@ -223,7 +227,10 @@ def nopool_xresnet(
 # %% ../nbs/08_models.ipynb #25222a19
 class ColumnModel(nn.Module):
     "`body`, then `head` on its columns from left to right, as logits `(N, T, n_class)`."
-    def __init__(self, body, head): 
+    def __init__(self,
+        body, # Images to a feature map `(N, c, h', T)`
+        head, # Its columns `(N, T, c*h')` to `(N, T, n_class)`
+    ):
         super().__init__()
         self.body,self.head = body,head
     def forward(self, x): # `(N, c_in, h, w)` float
@@ -232,14 +239,19 @@ class ColumnModel(nn.Module):
 
 class ColumnNorm(nn.Module):
     "Batch normalisation of each feature over images and columns: `(N, T, c)` to the same."
-    def __init__(self, n):
+    def __init__(self,
+        n, # Features of a column
+    ):
         super().__init__()
         self.bn = nn.BatchNorm1d(n)
     def forward(self, x): return self.bn(x.transpose(1,2)).transpose(1,2)
 
 class BiLSTM(nn.Module):
     "A bidirectional LSTM that gives only its outputs: `(N, T, n_in)` to `(N, T, 2*hidden)`."
-    def __init__(self, n_in, hidden):
+    def __init__(self,
+        n_in, # Features of a column
+        hidden, # Features in each direction
+    ):
         super().__init__()
         self.rnn = nn.LSTM(n_in, hidden, bidirectional=True, batch_first=True)
     def forward(self, x): return self.rnn(x)[0]

@@ -34,7 +34,9 @@ opt_funcs = dict(adam=Adam, adadelta=adadelta)
 class StopWhenLearnt(Callback):
     "Ends the training after the first epoch in which at least `share` of the training captchas were read."
     order = 65 # after the Recorder and what it tells
-    def __init__(self, share:float=0.95): self.share = share
+    def __init__(self,
+        share:float=0.95, # From 0 to 1
+    ): self.share = share
     def before_train(self): self.seen = CaptchaMetric(captcha_accuracy.func)
     def after_loss(self):
         if self.training: self.seen.accumulate(self)

@@ -191,12 +191,17 @@ def _at(self:Packed, i):
     return images[k], labels[k]
 
 @patch
-def text(self:Packed, i) -> str:
+def text(self:Packed,
+    i, # Number of the item, from 0; negative ones count from the end
+) -> str:
     "The label of item `i`."
     return self._at(i)[1].as_py()
 
 @patch
-def __getitem__(self:Packed, i):
+def __getitem__(self:Packed,
+    i, # Number of the item, from 0; negative ones count from the end
+) -> tuple: # (PIL image, text)
+    "Image and label of item `i`."
     a,t = self._at(i)
     return Image.fromarray(np.ascontiguousarray(a.transpose(1, 2, 0)) if self.channels == 3 else a[0]), t.as_py()
 

@@ -23,7 +23,10 @@ class PackedDL(CaptchaDL):
     def create_batches(self, samps):
         if self.packed is None: yield from super().create_batches(samps)
         else: yield from map(self.read, chunked(samps, self.bs, self.drop_last))
-    def read(self, ids): # Places in the data set -> uint8 `(N, c, h, w)`, int64 `(N, max_len)`
+    def read(self,
+        ids, # Places in the data set, any order
+    ) -> tuple: # uint8 `(N, c, h, w)`, int64 `(N, max_len)`
+        "Images and labels of the items `ids`."
         ds,tfm = self.dataset,self.dataset.tfms[0]
         images,texts = self.packed.batch([ds.items[i % len(ds)] for i in ids])
         return tfm.tensor_cls(images),TensorCaptcha(torch.stack([encode_label(t, tfm.vocab, tfm.max_len) for t in texts]))

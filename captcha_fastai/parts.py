@@ -26,8 +26,8 @@ def part_rows(
 
 def part_name(
     kind:str, # Such as 'shard'
-    i:int,
-    of:int,
+    i:int, # Number of the part, from 0
+    of:int, # How many parts
     ext:str, # Such as 'arrow'
 ) -> str: # Such as 'shard-00003-of-00008.arrow'
     "The file of part `i`."
@@ -54,7 +54,7 @@ def _note(file):
 def make_part(
     file:Path, # The file of the part
     write, # Called as `write(file, *args)` where there is work to do; answers a dict about the part
-    *args
+    *args # Of `write`, after the file
 ):
     "Makes a part and its note, unless both are there, whole; what was left of it half-written goes."
     _sweep(file.parent)
@@ -86,8 +86,8 @@ def _on_worker(work, args, here, want, chunk):
 
 def run_on_dask(
     work, # Called as `work(*args, item)`: a function of a module that the workers have, too
-    args:tuple,
-    items:list,
+    args:tuple, # Go along with each chunk
+    items:list, # What there is to do
     address:str, # Of the scheduler, such as 'tcp://10.0.0.1:8786', or a Dask client
     chunk:int=1, # Items handed out at a time
     same=None, # (function, arguments…): what it answers must be the same on all workers, a dict
@@ -123,8 +123,8 @@ def _client(distributed, address):
 # %% ../nbs/05e_parts.ipynb #0870e235
 def run_parts(
     work, # Called as `work(*args, item)`: a function of a module
-    args:tuple,
-    items:list,
+    args:tuple, # Go to each process once
+    items:list, # What there is to do
     workers:int=0, # Processes on this machine; 0 works in this one
     dask=None, # Address of a Dask scheduler instead
     chunk:int=1, # Items handed out at a time

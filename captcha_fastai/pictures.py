@@ -26,9 +26,16 @@ def _named(learners):
     if isinstance(learners, dict): return learners
     return {getattr(getattr(o, 'arch', None), '__name__', None) or f'learner {i+1}':o for i,o in enumerate(learners if isinstance(learners, (list,tuple)) else [learners])}
 
+def _grid(n, ncols, w, h):
+    "`n` axes in rows of `ncols`, so that a picture can be read on a phone, too"
+    nrows = -(-n//(ncols := min(n, ncols)))
+    axs = plt.subplots(nrows, ncols, figsize=(w*ncols, h*nrows), layout='constrained', squeeze=False)[1].ravel()
+    for ax in axs[n:]: ax.remove()
+    return axs[:n]
+
 def plot_progress(
     learners, # Trained learners: one, a list, or a dict by name
-    figsize=(8,2.8), # Inches
+    figsize=(5.5,2.8), # Inches
 ) -> np.ndarray: # The two axes
     "Losses and captchas read against epochs, learner beside learner, from what their recorders have kept."
     axs = plt.subplots(1, 2, figsize=figsize, layout='constrained')[1]
@@ -41,7 +48,7 @@ def plot_progress(
         if 'captcha_accuracy' in names: axs[1].plot(xs, 100*values[:,names.index('captcha_accuracy')], **look(name, i), label=name)
     axs[0].set(xlabel='epoch', ylabel='loss'); axs[1].set(xlabel='epoch', ylabel='captchas read, %', ylim=(-3,103))
     for ax in axs: ax.xaxis.get_major_locator().set_params(integer=True)
-    axs[1].legend(fontsize=8)
+    axs[0].figure.legend(*axs[0].get_legend_handles_labels(), loc='outside lower center', ncols=2, fontsize=9, frameon=False, handlelength=3)
     return axs
 
 # %% ../nbs/13c_pictures.ipynb #3651507b
@@ -53,7 +60,7 @@ def plot_readings(
 ) -> np.ndarray: # Axes: the image, then one for each reader
     "The same image as each reader sees it: probabilities of the characters, the text, and how sure it is."
     readers = _named(readers)
-    axs = plt.subplots(1, len(readers)+1, figsize=(2.5*(len(readers)+1), 2.6), layout='constrained')[1]
+    axs = _grid(len(readers)+1, 2, 2.7, 2.6)
     axs[0].imshow(_pixels(image)); axs[0].set_axis_off(); axs[0].set_title(label or 'image', fontsize=10)
     for ax,(name,reader) in zip(axs[1:], readers.items()):
         lp = reader.log_probs([image])[0]
@@ -108,7 +115,7 @@ def plot_cells(
 ) -> np.ndarray: # One axes for each learner
     "What is left of the places when the head begins, and the receptive field of one cell, over the image."
     learners = _named(learners)
-    axs = plt.subplots(1, len(learners), figsize=(3.4*len(learners), 2), layout='constrained', squeeze=False)[1][0]
+    axs = _grid(len(learners), 2, 2.7, 1.5)
     for ax,(name,learn) in zip(axs, learners.items()):
         x = _input(learn, image)
         h,w = x.shape[2:]
@@ -143,14 +150,13 @@ def evidence(
 def plot_evidence(
     learn, # A learner
     image, # A Pillow image, a path, an array or bytes
-    ncols:int=6, # Pictures in a row
+    ncols:int=3, # Pictures in a row
 ) -> np.ndarray: # One axes for each character that is answered
     "Where each answer looks: the image once for each place or column that says a character, with the cells that spoke for it."
     x = _input(learn, image)
     ids,parts = evidence(learn.model, x)
     shown = [(t,c) for t,c in enumerate(ids) if c] or [(0,0)]
-    n = min(ncols, len(shown))
-    axs = plt.subplots(-(-len(shown)//n), n, figsize=(1.9*n, 1.35*-(-len(shown)//n)), layout='constrained', squeeze=False)[1].ravel()
+    axs = _grid(len(shown), ncols, 1.8, 1.35)
     for ax in axs: ax.set_axis_off()
     h,w = x.shape[2:]
     for ax,(t,c) in zip(axs, shown):

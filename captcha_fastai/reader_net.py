@@ -30,7 +30,10 @@ class _Member(nn.Module):
 
 class ReaderNet(nn.Module):
     "uint8 `(N, h, w, c)`, or floats from 0 to 1, to the mean of the models' probabilities, as float32 log-probabilities `(N, T, n_class)`."
-    def __init__(self, models, infos):
+    def __init__(self,
+        models, # Networks, float `(N, c, h, w)` to logits `(N, T, n_class)`
+        infos, # For each a dict with `mean`, `std` (one number for each channel) and `temperature`
+    ):
         super().__init__()
         self.members = nn.ModuleList(_Member(m, i['mean'], i['std'], i['temperature']) for m,i in zip(models, infos))
     def forward(self, x):

@@ -60,17 +60,26 @@ def _bar(gen, items, bs, progress):
 
 class BaseReader:
     "A trained reader: `info` holds everything but the weights, as `reader.json` does."
-    def __init__(self, info):
+    def __init__(self,
+        info, # As in `check_info`
+    ):
         self.info,self.head,self.threshold,self._told = info,info_head(info),info['threshold'],set()
 
     @property
-    def vocab(self): return self.head.vocab
+    def vocab(self):
+        "The `Vocab` of the reader."
+        return self.head.vocab
     @property
-    def size(self): return tuple(self.info['size']) # (height, width)
+    def size(self):
+        "(height, width) that images are brought to, pixels."
+        return tuple(self.info['size'])
     @property
-    def mode(self): return self.info['mode'] # 'RGB' or 'L'
+    def mode(self):
+        "'RGB' or 'L' (grey)."
+        return self.info['mode']
     @property
-    def bs(self): # images in a batch, unless told otherwise: few where images or alphabets are large
+    def bs(self):
+        "Images in a batch, unless told otherwise: 64, or fewer where images or alphabets are large."
         numbers = max(self.info['max_len'], self.size[1])*len(self.vocab)*len(self.info.get('models', [0]))
         return max(1, min(64, 2**22//(self.size[0]*self.size[1]), 2**26//numbers))
 
@@ -185,11 +194,16 @@ def image_files(
     if not files: raise ImageError(f'The folder {str(path)!r} holds no images; check the path.')
     return files
 
-def printable(path) -> str: # What can't be written gets �: bytes that are not UTF-8, and characters that a terminal would obey
+def printable(
+    path, # A path, or its text
+) -> str: # What can't be written gets �: bytes that are not UTF-8, and characters that a terminal would obey
     "The path as text that any file can hold."
     return re.sub(r'[\x00-\x1f\x7f-\x9f]', '�', os.fsencode(Path(path).as_posix()).decode('utf-8', 'replace'))
 
-def readings_table(names, readings): # -> DataFrame
+def readings_table(
+    names, # Of the images, one for each reading
+    readings, # A `Reading` for each
+): # -> DataFrame
     "A row for each reading: file, text, confidence, answered, error, and alternatives where there are any."
     import pandas as pd
     df = pd.DataFrame(dict(file=names, **{k:[getattr(r, k) for r in readings] for k in ('text','confidence','answered','error','alternatives')}))

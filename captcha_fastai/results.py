@@ -37,6 +37,11 @@ def markdown_table(df:pd.DataFrame) -> Markdown:
     row = lambda xs: '| ' + ' | '.join(map(str, xs)) + ' |'
     return Markdown('\n'.join([row(df.columns), row(['---']*df.shape[1]), *map(row, df.values.tolist())]))
 
+def _one_machine(df, column):
+    "`df` with a machine that is the same in all rows in the head of `column`, not in a column of its own"
+    names = df['made on'].dropna().unique()
+    return df if len(names) > 1 else df.drop(columns='made on').rename(columns={column: f'{column} ({o})' for o in names})
+
 reference = { # whole captchas in %, at the last epoch and at the best, of the fastai system that this one reproduces
     'multihead_xresnet': (97.1, 97.1), 'nopool_xresnet': (96.2, 98.1), 'crnn': (97.1, 98.1)}
 
@@ -48,16 +53,19 @@ def three_approaches_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(pd.DataFrame(rows))
 
 # %% ../nbs/16_results.ipynb #5fef73c5
-_looks = dict(multihead_xresnet=0, nopool_xresnet=1, crnn=2)
-_lines = [('#1f77b4','-'), ('#c44e00','--'), ('#2a7f3f','-.'), ('#7a4fa3',':'), ('#444444',(0,(5,1,1,1,1,1)))]
+_looks = dict(multihead_xresnet=('#1f77b4','-'), nopool_xresnet=('#c44e00','--'), crnn=('#2a7f3f','-.'))
+_others = [('#b8256e','-'), ('#007c89','--'), ('#7a4fa3','-.'), ('#8a6d00',':'), ('#444444',(0,(5,1,1,1,1,1))),
+           ('#1c2e7a',(0,(8,2))), ('#6f7f00',(0,(3,1))), ('#5c3a21',(0,(6,1,1,1))), ('#9c6ade',(0,(1,1))), ('#7f7f7f',(0,(8,2,3,2)))]
 
 def look(
     name:str, # Of a learner or an architecture
-    i:int=0, # What comes next, for names that have no look of their own
+    i:int=0, # What comes next, for names that have no look of their own; ten can be told apart
 ) -> dict: # `color` and `linestyle` for Matplotlib
     "How a learner is drawn, the same in every picture; by kinds of lines in grey, too."
-    color,line = _lines[_looks.get(name, i % len(_lines))]
+    color,line = _looks.get(name) or _others[i % len(_others)]
     return dict(color=color, linestyle=line)
+
+def _legend(ax, *args, **kw): return ax.legend(*args, loc='upper center', bbox_to_anchor=(.5,0), borderaxespad=4, frameon=False, fontsize=9, handlelength=3.5, **kw) # below, where it covers no curve
 
 # %% ../nbs/16_results.ipynb #ec7c9547
 def plot_curves(
@@ -67,7 +75,7 @@ def plot_curves(
 ):
     "Whole-captcha accuracy against epochs; epoch 0 is before the first real image."
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6,3))[1]
+    ax = ax or plt.subplots(figsize=(5.5,3))[1]
     rows = load_results(name, path)['rows']
     archs = list(dict.fromkeys(r['arch'] for r in rows))
     for r in rows:
@@ -76,6 +84,7 @@ def plot_curves(
         first = next(o for o in rows if o['arch'] == r['arch']) is r
         ax.plot([100*y for y in ys], **look(r['arch'], archs.index(r['arch'])), label=r['arch'] if first else None, alpha=.8)
     ax.set(xlabel='epochs on real images', ylabel='captchas read, %')
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.legend()
     return ax
 
@@ -122,7 +131,7 @@ def _rows(name, path=None):
     try: return load_results(name, path)['rows']
     except FileNotFoundError: return []
 
-def _training(steps): return ', then '.join(f"{s['data']} {s['n_epoch']} × {s.get('n_used', s['n']):,}" + (' at {}×{}'.format(*s['size']) if s.get('size') else '') for s in steps)
+def _training(steps): return '<br>'.join(f"{s['data']}: {s['n_epoch']}\N{NO-BREAK SPACE}×\N{NO-BREAK SPACE}{s.get('n_used', s['n']):,}" + (' at {}×{}'.format(*s['size']) if s.get('size') else '') for s in steps)
 
 def _line(r):
     "The figures of one training"
@@ -133,16 +142,16 @@ def system_table(
     name:str, # 'system_a', 'system_c' or 'system_d'
     path=None, # As in `load_results`
 ) -> Markdown:
-    "A line for each training of the system's recipe beside the reference's accuracy; `epochs × images` for each step."
+    "A line for each training of the system's recipe beside the reference's accuracy; `epochs × images` of each step. A seed that all have is left out, a machine that all have stands in the head."
     recipe,done = getattr(_recipes, name),_rows(name, path)
     lines = []
     for row,r in recipe['rows'].items():
         ref = recipe['reference'].get(row)
         for o in [o for o in done if o['name'] == row] or [None]:
-            figures = _line(o) if o else {'captchas read': 'not run yet'}
-            lines.append({'row': row, 'epochs × images': _training((o or r)['steps']), **figures, 'reference': '–' if ref is None else f'{ref} %'})
-    df = pd.DataFrame(lines).fillna('')
-    return markdown_table(df[[c for c in df.columns if c != 'reference'] + ['reference']])
+            lines.append({'row': row, 'captchas read': 'not run yet', 'reference': '–' if ref is None else f'{ref} %', 'epochs × images': _training((o or r)['steps']), **(_line(o) if o else {})})
+    df = pd.DataFrame(lines, columns=['row','captchas read','reference','95 % interval','characters','parameters','epochs × images','minutes','seed','made on'])
+    if df.seed.nunique() < 2: df = df.drop(columns='seed')
+    return markdown_table(_one_machine(df, 'minutes').fillna(''))
 
 # %% ../nbs/16_results.ipynb #79ce72e9
 def plot_system(
@@ -154,20 +163,29 @@ def plot_system(
     import matplotlib.pyplot as plt
     rows = _rows(name, path)
     if not rows: return None
-    ax = ax or plt.subplots(figsize=(6,3))[1]
+    names = list(dict.fromkeys(r['name'] for r in rows))
+    ax = ax or plt.subplots(figsize=(5.5,3+.2*len(names)), layout='constrained')[1]
     for r in rows:
         ys = [e[s['curve']['columns'].index('captcha_accuracy')] for s in r['steps'] for e in s['curve']['epochs']]
-        ax.plot(range(1, len(ys)+1), [100*y for y in ys], label=r['key'], alpha=.8)
+        first = next(o for o in rows if o['name'] == r['name']) is r # its other seeds look the same
+        ax.plot(range(1, len(ys)+1), [100*y for y in ys], **look(r['name'], names.index(r['name'])), label=r['name'] if first else None)
     ax.set(xlabel='epochs', ylabel='captchas read, %')
-    ax.legend(fontsize=7)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    _legend(ax)
     return ax
 
 # %% ../nbs/16_results.ipynb #b4efdf66
+def _parameters(arch):
+    "Of a learner of `three_approaches`, counted on the network: 19 characters and id 0, five places"
+    import captcha_fastai.models as models
+    r = _recipes.crossval['rows'][arch]
+    return sum(p.numel() for p in getattr(models, arch)(20, 5, r['size'], **r['arch_args']).parameters())
+
 def all_results_table(path=None) -> Markdown: # `path` as in `load_results`
     "Every training that has been run to its end by its recipe, on every data set."
     from captcha_fastai.calibrate import wilson
     lines = [{'data set': 'captcha_images_v2 (B)', 'training': s['arch'], 'captchas read': f"{s['captcha_accuracy']:.2f} %", '95 % interval': f"{s['low']:.2f}–{s['high']:.2f}", 'characters': f"{s['char_accuracy']:.2f} %",
-              'parameters': '–', 'minutes': f"{s['warm_minutes']+s['minutes']:.0f}", 'seeds': ', '.join(map(str, s['seeds']))} for s in load_results('three_approaches', path)['summary']]
+              'parameters': f"{_parameters(s['arch']):,}", 'minutes': f"{s['warm_minutes']+s['minutes']:.0f}", 'seeds': ', '.join(map(str, s['seeds']))} for s in load_results('three_approaches', path)['summary']]
     for name,title in _systems.items():
         full = [r for r in _rows(name, path) if not r['short']]
         for row in dict.fromkeys(r['name'] for r in full):

@@ -120,7 +120,9 @@ def _about(learn):
 # %% ../nbs/12a_resumable.ipynb #b14ff1ed
 class StoppedTraining(RuntimeError):
     "A training that can't go on. The message says why, and what is left."
-    def __init__(self, words): super().__init__(words); self.words = words
+    def __init__(self,
+        words, # What has happened, and what is left
+    ): super().__init__(words); self.words = words
     def __str__(self): return self.words # fastai writes more into `args`
 
 def _checkpoint_bytes(s): torch.save(s, b := io.BytesIO()); return hashlib.sha256(b.getbuffer()).digest() + b.getbuffer() # torch.load notices few flipped bits
@@ -148,11 +150,17 @@ class Resumable(Callback):
         if not self.learn.lock.locked(): return super().__call__(event_name) # locked: a validation or prediction, which has the same events
 
     @property
-    def file(self): return self.folder/f'fit-{self.fits}.ckpt'
+    def file(self):
+        "The checkpoint of the `fit` under way, or of the next one."
+        return self.folder/f'fit-{self.fits}.ckpt'
 
 # %% ../nbs/12a_resumable.ipynb #9bb776b5
 @patch
-def write(self:Resumable, epoch, batch, done=False):
+def write(self:Resumable,
+    epoch, # Number of the epoch, from 0
+    batch, # Batches of it that are done
+    done=False, # Is the training at its end?
+):
     "Write the checkpoint of the moment after `batch` batches of `epoch`."
     bad = next((n for n,p in self.learn.model.named_parameters() if not torch.isfinite(p).all()), None)
     if bad: self.stop(f'The parameter {bad!r} is no longer finite')
@@ -175,14 +183,19 @@ def learnt(self:Resumable) -> bool:
     return bool(self.fits or (self.at and (self.at['epoch'] or self.at['batch'])))
 
 @patch
-def restore(self:Resumable, learn):
+def restore(self:Resumable,
+    learn, # The learner of this training
+) -> dict: # What was in the checkpoint, a dict
     "Put `learn` back to where the last good checkpoint was written, as after Ctrl-C."
     s = read_checkpoint(self.file)
     _put_back(learn, s)
     return s
 
 @patch
-def stop(self:Resumable, what):
+def stop(self:Resumable,
+    what, # What has happened, without a full stop
+):
+    "Put the learner back to the last good checkpoint, and raise `StoppedTraining`."
     if self.at is None: raise StoppedTraining(f'{what} before the training has begun; build the model anew, or load other weights.')
     where,lr = _words(dict(epoch=self.epoch, batch=self.iter)),max(h['lr'] for h in self.opt.hypers)
     self.restore(self.learn)

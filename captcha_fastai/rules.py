@@ -21,7 +21,11 @@ class Rules(NamedTuple):
     bound: bool # Is anything asked of the length
     text: str # The rules in words, for errors
 
-    def possible(self, T): "Can any text of at most `T` characters keep them"; return len(self.final)-1 <= T
+    def possible(self,
+        T, # Characters that there is room for
+    ):
+        "Can any text of at most `T` characters keep them?"
+        return len(self.final)-1 <= T
 
 # %% ../nbs/01b_rules.ipynb #e2fe7f64
 def _int(name, v):

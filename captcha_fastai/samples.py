@@ -22,7 +22,11 @@ class TensorCaptcha(TensorCategory):
 
 class CaptchaImage(fastuple):
     "A sample `(image, label)`; the label is a text or ids, or missing in a test set."
-    def show(self, ctx=None, **kwargs):
+    def show(self,
+        ctx=None, # Matplotlib axes to draw in; new ones if None
+        **kwargs # Of fastai's `show_image`
+    ): # The axes
+        "Draw the image, with its label as the title."
         title = {} if len(self) == 1 else dict(title=str(self[1]) if isinstance(self[1], str) else self[1].tolist())
         return show_image(self[0], ctx=ctx, **merge(title, kwargs))
 
@@ -51,7 +55,7 @@ class CaptchaTransform(Transform):
 # %% ../nbs/08f_samples.ipynb #2d6ff96f
 def encode_label(
     text:str, # The label
-    vocab:Vocab,
+    vocab:Vocab, # The alphabet
     max_len:int, # The length to pad to
     file=None, # Named in errors
 ) -> TensorCaptcha: # `(max_len,)`
@@ -62,7 +66,7 @@ def encode_label(
 # %% ../nbs/08f_samples.ipynb #4daa2540
 def check_labels(
     labels, # Texts
-    vocab:Vocab,
+    vocab:Vocab, # The alphabet
     max_len:int, # Characters that a label may have
     files, # What each is called in errors
 ):
@@ -74,7 +78,9 @@ def check_labels(
 class SquishResize(Transform):
     "Squish a Pillow image to `size`, by the same function that readers use."
     order = 1
-    def __init__(self, size): self.size = tuple(size) # (height, width)
+    def __init__(self,
+        size, # (height, width) in pixels
+    ): self.size = tuple(size)
     def encodes(self, o:PILBase): return type(o)(resize_image(o, self.size))
 
 # %% ../nbs/08f_samples.ipynb #8457c46a
@@ -94,7 +100,12 @@ class CaptchaEncode(Transform):
 class PILCaptcha(PILImage):
     "A Pillow image opened by `open_image`: transparency over white, any mode."
     @classmethod
-    def create(cls, fn, **kwargs): return cls(open_image(fn))
+    def create(cls,
+        fn, # A path, the bytes of a file, an array or a Pillow image
+        **kwargs # Not used
+    ):
+        "Open an image."
+        return cls(open_image(fn))
 
 def CaptchaBlock(
     vocab=None, # A `Vocab` or a string of characters; read off the training labels if None

@@ -83,7 +83,7 @@ def _answer(name, r): return dict(file=name, text=r.text, confidence=float(r.con
 def _failed(name, why): return dict(file=name, text='', confidence=0., answered=False, error=why, alternatives=[])
 
 def read_images(
-    reader,
+    reader, # As for `ReadService`
     files, # Pairs of name and contents
     max_pixels:int=4_000_000, # Of each picture
     heat:bool=False, # Add the probabilities of the characters by column or place?
@@ -113,7 +113,10 @@ class ReadService:
         self.reader,self.max_images,self.max_bytes,self.max_pixels,self.waiting = reader,max_images,max_bytes,max_pixels,waiting
         self.limiter,self.here = anyio.CapacityLimiter(workers),0
 
-    async def readings(self, request, **defaults): # Options that the form may overrule
+    async def readings(self,
+        request, # Of Starlette: a form with images
+        **defaults # Options that the form may overrule
+    ) -> tuple: # (a dict for each image, options)
         "The readings of a request, and the options in it; `HTTPException` for what is wrong with it."
         if self.here >= self.waiting: raise HTTPException(503, 'Too many requests at a time; try again in a second.', {'retry-after':'1'})
         self.here += 1

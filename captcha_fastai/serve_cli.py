@@ -29,7 +29,9 @@ def listen(
     except OSError as e: raise ValueError(f"The service can't listen at {host}, port {port} ({e.strerror}); choose another with --host or --port.") from None
     return sock
 
-def is_local(sock) -> bool:
+def is_local(
+    sock, # As from `listen`
+) -> bool:
     "Can only this machine reach it?"
     return ipaddress.ip_address(sock.getsockname()[0]).is_loopback
 
@@ -69,7 +71,9 @@ def _serve(args):
         if fresh: print(f'Token: {token}', flush=True)
         run_app(app, sock)
 
-def main(argv=None) -> int: # Words of the command line -> 0 when it was stopped, 1 when something was wrong
+def main(
+    argv=None, # Words of the command line; those of the process if None
+) -> int: # 0 when it was stopped, 1 when something was wrong
     "The command `captcha-serve`: a page and an API that read captchas."
     return run_command(_serve, _parser(), argv)
 

@@ -26,7 +26,9 @@ def host_name(
     try: return urlsplit(f'//{host}').hostname or ''
     except ValueError: return ''
 
-def is_address(name:str) -> bool:
+def is_address(
+    name:str, # Of a host, without the port
+) -> bool:
     "Is `name` an IP address?"
     try: return bool(ipaddress.ip_address(name))
     except ValueError: return False
@@ -58,11 +60,15 @@ class Token:
         key = hmac.new((secret or '').encode(), b'captcha-serve', hashlib.sha256).hexdigest()
         self.cookie,self.value = f'captcha_{key[:8]}',key[8:]
 
-    def is_right(self, secret:str) -> bool: # What somebody takes for it
+    def is_right(self,
+        secret:str, # What somebody takes for it
+    ) -> bool:
         "Is this the token? The time it takes does not tell how much of it is right."
         return self.secret is None or hmac.compare_digest(secret.encode(), self.secret.encode())
 
-    def knows(self, request) -> bool:
+    def knows(self,
+        request, # Of Starlette
+    ) -> bool:
         "Does this request carry the token, or the cookie that a browser got for it?"
         kind,_,secret = request.headers.get('authorization', '').partition(' ')
         if kind.lower() == 'bearer': return self.is_right(secret.strip())
@@ -71,11 +77,16 @@ class Token:
 # %% ../nbs/18a_guard.ipynb #5cc8553d
 class BoundedBody:
     "An ASGI `receive` that raises 413 after `max_bytes` and 408 after `timeout` seconds."
-    def __init__(self, receive, max_bytes, timeout):
+    def __init__(self,
+        receive, # That of the app
+        max_bytes, # The largest body
+        timeout, # Seconds that it may take to arrive
+    ):
         self.receive,self.max_bytes,self.timeout = receive,max_bytes,timeout
         self.seen,self.more,self.deadline = 0,True,None
 
     async def __call__(self):
+        "The next message."
         if not self.more: return await self.receive() # only to hear that the client has gone
         self.deadline = self.deadline or anyio.current_time() + self.timeout
         message = None
@@ -86,7 +97,10 @@ class BoundedBody:
         if self.seen > self.max_bytes: raise HTTPException(413, too_large(self.max_bytes))
         return message
 
-    async def drop_rest(self, seconds=2., most=8): # Wait so long, and read so many times `max_bytes`
+    async def drop_rest(self,
+        seconds=2., # Wait so long
+        most=8, # Read so many times `max_bytes`
+    ):
         "Read on without keeping anything."
         with anyio.move_on_after(seconds):
             while self.more and self.seen <= most*self.max_bytes:
@@ -111,7 +125,7 @@ open_paths = '/login','/assets/' # what one may see before one is known
 class Guard:
     "ASGI middleware that lets a request through to `app` or refuses it with one sentence."
     def __init__(self,
-        app,
+        app, # The ASGI app behind it
         hosts=('localhost','127.0.0.1','::1'), # Names that the service goes by
         any_address:bool=False, # Also serve requests for any IP address: nobody can point an address elsewhere
         token:Token=None, # None lets everybody in
@@ -121,7 +135,12 @@ class Guard:
         self.app,self.hosts,self.any_address,self.token = app,set(map(str.lower, hosts)),any_address,token or Token()
         self.max_bytes,self.timeout = max_bytes,timeout
 
-    async def __call__(self, scope, receive, send):
+    async def __call__(self,
+        scope, # What the request is, a dict
+        receive, # Gives the next message of its body
+        send, # Takes a message of the answer
+    ):
+        "Answer a request as ASGI wants it."
         if scope['type'] != 'http': return await self.app(scope, receive, send)
         request,body = Request(scope),BoundedBody(receive, self.max_bytes, self.timeout)
         async def locked(message):
@@ -134,7 +153,9 @@ class Guard:
         except HTTPException as e: app = JSONResponse({'error':e.detail}, e.status_code, e.headers)
         await app(scope, body, locked)
 
-    def check(self, request): # -> a response instead of the app's, or None
+    def check(self,
+        request, # Of Starlette
+    ): # A response instead of the app's, or None
         "Raises `HTTPException` for what is refused."
         h,path = request.headers,request.url.path
         name = host_name(h.get('host', ''))
@@ -148,6 +169,8 @@ class Guard:
         if not (length.isascii() and length.isdigit()): raise HTTPException(400, 'The Content-Length of the request is no number; send the number of its bytes.')
         if len(length) > 18 or int(length) > self.max_bytes: raise HTTPException(413, too_large(self.max_bytes))
 
-def wants_page(request) -> bool:
+def wants_page(
+    request, # Of Starlette
+) -> bool:
     "Does a person look at the answer?"
     return request.method == 'GET' and 'text/html' in request.headers.get('accept', '') and not request.url.path.startswith('/api/')

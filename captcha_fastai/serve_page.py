@@ -41,7 +41,9 @@ def _cells(y, row, width):
 
 def _shown(c): return {'':'∅', ' ':'␣'}.get(c, c)
 
-def percent(p:float) -> str: # 0 to 1
+def percent(
+    p:float, # A probability, 0 to 1
+) -> str:
     "A probability as people read it; never 100 % nor 0 %."
     return '> 99.9 %' if p > .9995 else '< 0.1 %' if p < .0005 else f'{100*p:.1f} %'
 
@@ -58,7 +60,9 @@ def heat_map(
     return ft('svg', *drawn, cls='heat', role='img', height=len(rows)*_row, aria_label=f'Characters by {unit}: {said}')
 
 # %% ../nbs/18b_page.ipynb #3d4c321f
-def heat_unit(reader) -> str:
+def heat_unit(
+    reader, # Has a `head`
+) -> str:
     "What a column of a reader's heat map stands for."
     return 'place' if reader.head.kind == 'position' else 'column'
 
@@ -121,7 +125,8 @@ def _options():
 
 def home_page(
     reader, # Has `vocab`, `size` and `head`
-    max_images:int, max_bytes:int, # What one request may bring
+    max_images:int, # That one request may bring
+    max_bytes:int, # Of one request
 ):
     "Where one drops, pastes or picks pictures."
     return page('Read captchas', H1('Read captchas'), P('See the text of each picture, how sure the reader is of it, and where in the picture it stands.', cls='lead'),
@@ -132,12 +137,16 @@ def home_page(
         ft('template', ft('article', Div(Img(alt=''), cls='seen'), P('reading …', cls='wait'), ft('footer', Span('', cls='file')), cls='card waiting'), id='waiting'),
         _facts(reader), script='serve.js', data_max_images=max_images, data_max_bytes=max_bytes)
 
-def login_page(wrong:bool=False):
+def login_page(
+    wrong:bool=False, # Was the token that somebody has typed wrong?
+):
     "Where a browser shows the token."
     return page('Token', ft('form', H1('Token'), P('The command that started the service has printed it.'), Label('Token', ft('input', type='password', name='token', required=True, autofocus=True, autocomplete='current-password')),
         P('This is not the token.', cls='error', role='alert') if wrong else None, ft('button', 'Enter', type='submit'), method='post', action='/login', cls='login'))
 
-def error_page(sentence:str):
+def error_page(
+    sentence:str, # What is wrong
+):
     "A page with one sentence."
     return page('Not here', H1('Not here'), P(sentence), P(A('To the first page', href='/')))
 

@@ -11,12 +11,12 @@ from itertools import combinations
 import pandas as pd
 from .calibrate import wilson
 from .results import *
-from .results import _made_on
+from .results import _legend,_made_on
 
 # %% auto #0
-__all__ = ['not_measured', 'crossval_table', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread', 'to_97_table',
-           'plot_to_97', 'throughput_table', 'loading_table', 'parts_table', 'busy_table', 'read_speed_table',
-           'ablations_table', 'growth_table', 'plot_growth']
+__all__ = ['crossval_table', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread', 'to_97_table', 'plot_to_97',
+           'throughput_table', 'loading_table', 'parts_table', 'busy_table', 'read_speed_table', 'ablations_table',
+           'growth_table', 'plot_growth']
 
 # %% ../nbs/16d_speed_results.ipynb #cef8527f
 def _measured(name, path):
@@ -24,13 +24,25 @@ def _measured(name, path):
     try: return load_results(name, path)
     except FileNotFoundError: return {}
 
-def not_measured(
-    name:str, # Of a script, such as 'crossval'
+_benchmarks = dict(crossval='cross-validation', time_to_97='time to 97 %', throughput='speed of training', read_speed='speed of reading', ablations='what each ingredient is worth', growth='growth')
+
+def _not_measured(
+    name:str, # Of a script and its options, such as 'crossval'
 ) -> Markdown:
     "What stands where a figure would be."
-    return Markdown(f'Not measured yet: run `benchmarks/{name}.py`.')
+    name,*options = name.split()
+    return Markdown(f"Not measured yet: run `{' '.join([f'benchmarks/{name}.py', *options])}`.")
 
-def _table(name, lines): return markdown_table(pd.DataFrame(lines).fillna('–')) if lines else not_measured(name)
+def _missing(path=None):
+    "What this page does not show yet, in one line"
+    names = [f'{title} (`benchmarks/{k}.py`)' for k,title in _benchmarks.items() if not _measured(k, path)]
+    if names: return Markdown(f"Not measured yet: {', '.join(names)}.")
+
+def _if(name, text, path=None):
+    "A part of a page, and nothing while it has not been measured"
+    if _measured(name, path) and 'Not measured yet' not in text: return Markdown(text)
+
+def _table(name, lines): return markdown_table(pd.DataFrame(lines).fillna('–')) if lines else _not_measured(name)
 
 # %% ../nbs/16d_speed_results.ipynb #21192e26
 def _wrong(r): return {p['file'] for p in r['predictions'] if p['text'] != p['label']}
@@ -122,18 +134,18 @@ def plot_to_97(
     path=None, # As in `load_results`
     ax=None, # Matplotlib axes to draw in
 ):
-    "Validation accuracy against minutes, the warm start counted in; None if nothing has been measured."
+    "Validation accuracy against minutes, the warm start counted in, the reference in thin lines; None if nothing has been measured."
     import matplotlib.pyplot as plt
     rows = _measured('time_to_97', path).get('rows', [])
     if not rows: return None
-    ax = ax or plt.subplots(figsize=(6,3.4))[1]
+    ax = ax or plt.subplots(figsize=(5.5,3+.2*len(rows)), layout='constrained')[1]
     for i,r in enumerate(rows):
         c = r['curve']
         x,y = (c['columns'].index(o) for o in ('seconds' if r['machine']['gpu'] else 'cpu_seconds', 'captcha_accuracy'))
-        ax.plot([e[x]/60 for e in c['epochs']], [100*e[y] for e in c['epochs']], label=r['name'], ls='--' if r['reference'] else '-', color=f'C{i}', alpha=.8)
+        ax.plot([e[x]/60 for e in c['epochs']], [100*e[y] for e in c['epochs']], label=r['name'], lw=1 if r['reference'] else 1.8, **look(r['name'], i))
     ax.axhline(97, color='grey', lw=.8)
     ax.set(xscale='log', xlabel='minutes of the processor' if not rows[0]['machine']['gpu'] else 'minutes', ylabel='captchas read, %')
-    ax.legend(fontsize=7)
+    _legend(ax)
     return ax
 
 # %% ../nbs/16d_speed_results.ipynb #b8903231
@@ -196,11 +208,13 @@ def plot_growth(
     rows = [r for r in _measured('growth', path).get('rows', []) if r['kind'] == kind]
     if not rows: return None
     title,at = _grows[kind]
-    axs = plt.subplots(1, len(what), figsize=(3*len(what),2.6), layout='constrained', squeeze=False)[1][0]
+    axs = plt.subplots(-(-len(what)//2), 2, figsize=(5.5,2.2*-(-len(what)//2)), layout='constrained', squeeze=False)[1].ravel()
+    for ax in axs[len(what):]: ax.remove()
+    axs = axs[:len(what)]
     for ax,k in zip(axs, what):
-        for arch in dict.fromkeys(r['arch'] for r in rows):
+        for i,arch in enumerate(dict.fromkeys(r['arch'] for r in rows)):
             points = sorted((at(r), r[k]) for r in rows if r['arch'] == arch)
-            ax.plot(*zip(*points), marker='.', label=arch, **look(arch))
+            ax.plot(*zip(*points), marker='.', label=arch, **look(arch, i))
         ax.set(xlabel=title, ylabel=_what[k], xscale='log' if kind in ('alphabet','labels') else 'linear', ylim=(0, None))
-    axs[0].legend(fontsize=7)
+    axs[0].legend(fontsize=8)
     return axs

@@ -22,17 +22,24 @@ __all__ = ['STYLES', 'SANS', 'SERIF', 'Rng', 'style', 'Style', 'get_style', 'lin
 # %% ../nbs/04b_styles.ipynb #f7471b69
 class Rng(random.Random):
     "Python's generator, seeded by a text or a number; `knob` reads a style's knobs."
-    def knob(self, k):
+    def knob(self,
+        k, # A knob of a style
+    ): # A number, or whatever else was chosen
         "A `(low, high)` pair is a range, whole numbers for whole ends; a list is a choice; anything else stands for itself."
         if isinstance(k, list): return self.choice(k)
         if not isinstance(k, tuple): return k
         return self.randint(*k) if isinstance(k[0], int) and isinstance(k[1], int) else self.uniform(*k)
 
-    def bytes(self, *shape):
+    def bytes(self,
+        *shape # Whole numbers, as in `rng.bytes(60, 160)`
+    ) -> np.ndarray: # uint8, 0 to 255
         "Uniform random bytes as a `uint8` array of `shape`."
         return np.frombuffer(self.randbytes(math.prod(shape)), np.uint8).reshape(shape)
 
-    def color(self, lo=0, hi=255):
+    def color(self,
+        lo=0, # Darkest value of a channel, from 0
+        hi=255, # Brightest value, up to 255
+    ) -> tuple: # (red, green, blue)
         "A random RGB colour with every channel between `lo` and `hi`."
         return tuple(self.randint(lo, hi) for _ in range(3))
 
@@ -41,7 +48,9 @@ STYLES = {}
 SANS = 'DejaVuSans', 'DejaVuSans-*', 'DejaVuSansMono*', 'DroidSansMono'
 SERIF = 'DejaVuSerif', 'DejaVuSerif-*', 'STIXGeneral*'
 
-def style(cls):
+def style(
+    cls, # A subclass of `Style` with knobs as annotated fields, and a method `draw`
+):
     "Makes a `Style` of the class: a frozen dataclass, entered in `STYLES`."
     cls = dataclass(frozen=True)(cls)
     cls.name = re.sub('(?<=.)([A-Z])', r'_\1', cls.__name__).lower()
@@ -59,6 +68,7 @@ class Style:
         fonts:tuple, # Paths of fonts that can draw `text`
         rng:Rng, # Where all randomness comes from
     ): # PIL image, `RGB`
+        "The picture of `text`; every style has its own."
         raise NotImplementedError(f'{type(self).__name__} has no `draw`.')
 
     def spec(self) -> dict: # The name of the style and all its knobs, for JSON
@@ -70,7 +80,9 @@ def _plain(v):
     return [_plain(o) for o in v] if isinstance(v, (tuple, list)) else v
 
 # %% ../nbs/04b_styles.ipynb #5c8ee508
-def get_style(o) -> Style:
+def get_style(
+    o, # A name in `STYLES`, a class, or an instance
+) -> Style:
     "The style called `o`; an instance is returned as it is."
     if isinstance(o, Style): return o
     if isinstance(o, type) and issubclass(o, Style): return o()

@@ -62,7 +62,7 @@ def turned(
     mask, # `L` image
     angle:float, # Degrees, counter-clockwise
     slant:float=0, # Pixels to the right for each pixel up
-    resample=Image.NEAREST,
+    resample=Image.NEAREST, # Pillow's way to find pixels in between
 ) -> Image.Image: # `L` image, cut to the ink
     "The mask slanted and turned."
     if slant:
@@ -71,24 +71,44 @@ def turned(
     mask = mask.rotate(angle, resample, expand=True)
     return mask.crop(mask.getbbox())
 
-def paste_at(im, color, mask, x, y):
+def paste_at(
+    im, # Pillow image, changed in place
+    color, # As `im` has it, such as (red, green, blue)
+    mask, # `L` image, 255 = ink
+    x, # Pixels from the left
+    y, # Pixels from the top
+):
     "Paints `mask` in `color` with its middle at (x, y)."
     im.paste(color, (round(x - mask.width/2), round(y - mask.height/2)), mask)
 
-def discs(im, n, rng, r=(1, 3)):
+def discs(
+    im, # `RGB` image, changed in place
+    n, # How many
+    rng, # Where all randomness comes from
+    r=(1, 3), # Radius in pixels, a knob
+):
     "`n` discs of radius `r` pixels (a knob), each in a colour of its own."
     d = ImageDraw.Draw(im)
     for _ in range(n):
         x,y,q = rng.random()*im.width, rng.random()*im.height, rng.knob(r)
         d.ellipse((x-q, y-q, x+q, y+q), rng.color())
 
-def dots(im, n, rng):
+def dots(
+    im, # `RGB` image
+    n, # How many
+    rng, # Where all randomness comes from
+) -> Image.Image: # `RGB` image
     "A copy with `n` single pixels in colours of their own."
     a = np.array(im)
     a.reshape(-1, 3)[rng.bytes(n, 4).view(np.uint32)[:,0] % (im.width*im.height)] = rng.bytes(n, 3)
     return Image.fromarray(a)
 
-def strokes(im, n, rng, width=(1, 3)):
+def strokes(
+    im, # `RGB` image, changed in place
+    n, # How many
+    rng, # Where all randomness comes from
+    width=(1, 3), # Width in pixels, a knob
+):
     "`n` straight lines anywhere, each with a colour and a width (a knob) of its own."
     d = ImageDraw.Draw(im)
     for _ in range(n):
@@ -98,7 +118,7 @@ def strokes(im, n, rng, width=(1, 3)):
 @style
 class Competition(Style):
     "Big characters, each with its own font, weight, colour and angle, on a plain colour with fine dots and lines (160×400, 6 characters)."
-    fonts: tuple = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSans-Oblique', 'DejaVuSerif-Bold', 'DejaVuSansMono', 'DejaVuSansMono-Bold', 'STIXGeneralBol', 'STIXGeneralBolIta', 'DroidSansMono')
+    fonts: tuple = ('DejaVuSans', 'DejaVuSans-Bold', 'DejaVuSans-Oblique', 'DejaVuSerif-Bold', 'DejaVuSansMono', 'DejaVuSansMono-Bold', 'STIXGeneralBol', 'STIXGeneralBolIta', 'DroidSansMono') # Those of one character each
     em: tuple = (110, 128) # Size of the font
     hairline: float = .4 # Part of the characters drawn with a thin round pen
     pen: tuple = (.4, 3.2) # Half the width of that pen
@@ -115,13 +135,25 @@ class Competition(Style):
     width: tuple = (1, 5) # Width of a line
 
 # %% ../nbs/04d_styles_flat.ipynb #f83f0544
-def some_char(c, path, em, rng, hairline=0., pen=(1, 2), fat=0., narrow=1.):
+def some_char(
+    c, # One character
+    path, # A font file
+    em, # Pixels per em
+    rng, # Where all randomness comes from
+    hairline=0., # Probability of the thin pen, 0 to 1
+    pen=(1, 2), # Half the width of that pen in pixels, a knob
+    fat=0., # Pixels by which it is made fatter without the pen, a knob
+    narrow=1., # Factor of the width, a knob
+) -> Image.Image: # `L` image, 255 = ink
     "Mask of one character with a weight of its own: a thin pen with the probability `hairline`, else fatter by `fat`."
     if rng.random() < hairline: m = monoline(path, em//8*8, c, rng.knob(pen))[0]
     else: m = glyph(path, em, c, round(rng.knob(fat)*2)/2)[0]
     return m.resize((max(1, round(m.width*rng.knob(narrow))), m.height), Image.NEAREST)
 
-def scaled(k, s):
+def scaled(
+    k, # A number, or (low, high)
+    s, # Factor
+): # A knob of the same kind
     "A knob in pixels, for a picture `s` times as high."
     return tuple(o*s for o in k) if isinstance(k, tuple) else k*s
 
@@ -141,7 +173,7 @@ def draw(self:Competition, text, size, fonts, rng):
 @style
 class Phase1(Style):
     "One font and one colour for all characters; dots, lines and filled circles as noise (80×200, 6 digits)."
-    fonts: tuple = SANS + SERIF
+    fonts: tuple = SANS + SERIF # One of them for all characters
     em: tuple = (38, 52) # Size of the font
     angle: tuple = (-8., 8.) # Degrees
     margin: tuple = (.03, .1) # Free space at the left and right, part of the width
@@ -169,7 +201,7 @@ def spread(
     masks, # `L` images, one for each character; in place made narrower when they don't fit
     w:int, # Width of the picture
     margin:float, # Free space at both ends, pixels
-    rng:Rng,
+    rng:Rng, # Where all randomness comes from
     overlap:float=.1, # So much of their width may characters overlap
 ) -> list: # The middle of each character, pixels from the left
     "Places for characters in a row, their order kept, the free room shared out at random."
@@ -188,7 +220,7 @@ def spread(
 @style
 class Scatter(Style):
     "Characters of many sizes, colours and angles at uneven heights, over arcs and dots."
-    fonts: tuple = SANS + SERIF
+    fonts: tuple = SANS + SERIF # One of them for each character
     em: tuple = (24, 40) # Size of the font
     angle: tuple = (-35., 35.) # Degrees
     one_color: float = .3 # Probability that all characters share a colour

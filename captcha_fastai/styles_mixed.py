@@ -21,7 +21,7 @@ __all__ = ['pulled', 'aftermath', 'Mixed']
 # %% ../nbs/04f_styles_mixed.ipynb #91846b75
 def pulled(
     s:Style, # A style
-    rng:Rng,
+    rng:Rng, # Where all randomness comes from
     amount:float=.5, # Part of the width of a range by which its ends may move
 ) -> Style: # The same style with other knobs
     "A style like `s`, whose ranges have moved at random."
@@ -49,7 +49,11 @@ def _soft(im, r): return im.filter(ImageFilter.GaussianBlur(r.uniform(.3, .9)*im
 def _invert(im, r): return ImageOps.invert(im)
 def _grey(im, r): return im.convert('L').convert('RGB')
 
-def aftermath(im, rng, p=.5):
+def aftermath(
+    im, # `RGB` image
+    rng, # Where all randomness comes from
+    p=.5, # Probability that anything is done, 0 to 1
+) -> Image.Image: # `RGB` image
     "The picture with one or two of blur, JPEG, grain, inversion, grey and fading, with probability `p`."
     if rng.random() >= p: return im
     for f in rng.sample([_jpeg, _grain, _fade, _soft, _invert, _grey], rng.randint(1, 2)): im = f(im, rng)

@@ -22,7 +22,7 @@ __all__ = ['clouds', 'shards', 'ramp', 'PhotoSerif', 'rim', 'Outline', 'Emboss']
 # %% ../nbs/04e_styles_relief.ipynb #23e5e6f5
 def clouds(
     size:tuple, # (height, width)
-    rng:Rng,
+    rng:Rng, # Where all randomness comes from
     coarse:float=30, # Size of the largest clouds, pixels
     octaves:int=3, # Each octave is half as large and half as strong
 ) -> np.ndarray: # `(h, w)` float32, 0 to 1
@@ -36,7 +36,7 @@ def clouds(
 
 def shards(
     size:tuple, # (height, width)
-    rng:Rng,
+    rng:Rng, # Where all randomness comes from
     n:int=60, # Cells
 ) -> np.ndarray: # `(h, w)` int, the number of the cell
     "Which of `n` random points is nearest."
@@ -99,7 +99,7 @@ def _worn(path, em, c, wear):
 @style
 class PhotoSerif(Style):
     "White worn serif letters of uneven height in the left two thirds, over one of four fixed colourful grounds (46×284, 4 characters)."
-    fonts: tuple = ('STIXGeneral', 'STIXGeneralBol', 'DejaVuSerif')
+    fonts: tuple = ('STIXGeneral', 'STIXGeneralBol', 'DejaVuSerif') # One of them for all characters
     em: tuple = (31, 43) # Size of the font
     angle: tuple = (-18., 12.) # Degrees
     start: tuple = (.10, .13) # Where the text begins, part of the width
@@ -129,7 +129,7 @@ def rim(
 @style
 class Outline(Style):
     "Hollow characters that may overlap, on a cloudy or plain ground with lines (60×160)."
-    fonts: tuple = SANS + SERIF
+    fonts: tuple = SANS + SERIF # One of them for all characters
     em: tuple = (34, 46) # Size of the font
     angle: tuple = (-20., 20.) # Degrees
     rim: tuple = (1, 2) # Width of the outline
@@ -154,7 +154,7 @@ def draw(self:Outline, text, size, fonts, rng):
 @style
 class Emboss(Style):
     "Characters pressed into a rough sheet of one colour: only light and shadow show them (60×160)."
-    fonts: tuple = ('DejaVuSans-Bold', 'DejaVuSansMono-Bold', 'DejaVuSerif-Bold', 'STIXGeneralBol')
+    fonts: tuple = ('DejaVuSans-Bold', 'DejaVuSansMono-Bold', 'DejaVuSerif-Bold', 'STIXGeneralBol') # One of them for all characters
     em: tuple = (38, 50) # Size of the font
     angle: tuple = (-15., 15.) # Degrees
     depth: tuple = (50., 130.) # How strong light and shadow are, grey levels

@@ -93,7 +93,10 @@ def draw(self:SynthCaptcha,
 
 # %% ../nbs/05_synth.ipynb #17c9103f
 @patch
-def __getitem__(self:SynthCaptcha, i):
+def __getitem__(self:SynthCaptcha,
+    i, # Number of the sample, from 0, or a slice of numbers
+): # (PIL image, text), or a list of those
+    "Image and text of sample `i`."
     if isinstance(i, slice): return [self[j] for j in self._range(i)]
     i = self._index(i)
     text = self.text(i)
@@ -135,7 +138,9 @@ def _again(kw):
         return SynthCaptcha(**kw)
 
 @patch
-def replace(self:SynthCaptcha, **kwargs) -> SynthCaptcha:
+def replace(self:SynthCaptcha,
+    **kwargs # Such as `n=1000`
+) -> SynthCaptcha:
     "A copy with other settings, named as in `SynthCaptcha`."
     return SynthCaptcha(**{**self._kw(), **kwargs})
 

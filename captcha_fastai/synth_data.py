@@ -22,7 +22,12 @@ __all__ = ['SynthTransform', 'OnlineDL', 'drawn_for']
 # %% ../nbs/14_synth_data.ipynb #5aa8cf7d
 class SynthTransform(CaptchaTransform):
     "Number of a sample of `synth` to `CaptchaImage`; anything that is no number is an image without label, as in `CaptchaTransform`."
-    def __init__(self, synth, vocab=None, max_len=None, mode='RGB'):
+    def __init__(self,
+        synth, # A `SynthCaptcha`, or any source with `chars`, `length` and `synth[i] -> (image, text)`
+        vocab=None, # The alphabet; the characters of `synth`, sorted, if None
+        max_len=None, # Length that labels are padded to; the greatest of `synth` if None
+        mode='RGB', # 'RGB' or 'L' (grey)
+    ):
         self.synth = synth
         super().__init__([], [], ifnone(vocab, Vocab(sorted(set(synth.chars)))), ifnone(max_len, np.max(synth.length).item()), mode)
     def encodes(self, o):
@@ -74,7 +79,7 @@ def from_synth(cls:CaptchaDataLoaders,
 # %% ../nbs/14_synth_data.ipynb #73ddf432
 @delegates(CaptchaDataLoaders.from_synth)
 def drawn_for(
-    learn:CaptchaLearner,
+    learn:CaptchaLearner, # Whose data they shall be like
     synth, # As in `from_synth`, with characters of the learner's vocab
     n:int, # Training samples in an epoch
     **kwargs

@@ -8,6 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/synth_results.html.md"""
 from __future__ import annotations
 import pandas as pd
 from .results import *
+from .results import _legend
 
 # %% auto #0
 __all__ = ['reference_point', 'offline_online_table', 'plot_stages', 'plot_learning_curve', 'learning_curve_table',
@@ -37,20 +38,21 @@ def plot_stages(
     import numpy as np
     runs = _runs(load_results('offline_online', path)['rows'])
     if axs is None:
-        axs = plt.subplots(-(-len(runs)//3), 3, figsize=(7.5,2.4*-(-len(runs)//3)), sharey=True, layout='constrained')[1].ravel()
+        axs = plt.subplots(-(-len(runs)//2), 2, figsize=(5.5,2.2*-(-len(runs)//2)), sharey=True, layout='constrained')[1].ravel()
         for ax in axs[len(runs):]: ax.remove()
         axs = axs[:len(runs)]
     for ax,(name,rs) in zip(np.atleast_1d(axs), runs.items()):
         for i,r in enumerate(rs):
+            line = look(f'seed {i}', i)
             x,y = [0],[np.log(36)]
             for s in r['stages']:
-                if s['stage'] == 'online' and len(x) > 1: ax.axvline(x[-1], color=f'C{i}', lw=.8)
+                if s['stage'] == 'online' and len(x) > 1: ax.axvline(x[-1], **line, lw=.8)
                 each = s['samples']/len(s['epochs'])
                 for e in s['epochs']: x.append(x[-1]+each); y.append(min(e[s['columns'].index('valid_loss')], 6))
-            ax.plot(x, y, marker='.', color=f'C{i}', ls=('-','--',':')[i%3])
+            ax.plot(x, y, marker='.', **line)
         ax.axhline(np.log(36), color='grey', ls='--', lw=.8)
         ax.set(title=name, xlabel='samples seen'); ax.title.set_fontsize(9); ax.locator_params('x', nbins=3)
-    for ax in np.atleast_1d(axs)[::3]: ax.set_ylabel('loss on fresh captchas')
+    for ax in np.atleast_1d(axs)[::2]: ax.set_ylabel('loss on fresh captchas')
     return axs
 
 # %% ../nbs/16a_synth_results.ipynb #de2ce57b
@@ -62,19 +64,19 @@ def plot_learning_curve(
 ):
     "Share of captchas misread, with 95 % intervals, against samples seen; both axes logarithmic."
     import matplotlib.pyplot as plt
-    ax = ax or plt.subplots(figsize=(6,3.4))[1]
-    for r,marker in zip(load_results('learning_curve', path)['rows'], 'osDv^'*9):
+    ax = ax or plt.subplots(figsize=(5.5,4.4), layout='constrained')[1]
+    for i,(r,marker) in enumerate(zip(load_results('learning_curve', path)['rows'], 'osDv^'*9)):
         ps = r['points']
         y = [100-p['captcha_accuracy'] for p in ps]
         err = [[p['interval'][1]+o-100 for p,o in zip(ps, y)], [100-p['interval'][0]-o for p,o in zip(ps, y)]]
-        line = ax.errorbar([p['samples'] for p in ps], y, [[max(0, e) for e in es] for es in err], marker=marker, ms=4, capsize=2, label=r['name'])
+        line = ax.errorbar([p['samples'] for p in ps], y, [[max(0, e) for e in es] for es in err], marker=marker, ms=4, capsize=2, label=r['name'], **look(r['name'], i))
         ax.plot([p['samples'] for p in ps], [max(100*(p['n']-p['right']-p['only_0_O'])/p['n'], .01) for p in ps], ls=':', marker=marker, ms=2, color=line[0].get_color())
     ref = reference_point
     ax.plot([], [], ls=':', color='grey', label='the same, 0 and O taken as one')
     ax.plot(ref['samples'], 100-100*ref['right']/ref['n'], 'kx', label='reference')
     ax.set(xscale='log', yscale='log', xlabel='samples seen', ylabel='captchas misread, %')
     handles,labels = ax.get_legend_handles_labels()
-    ax.legend(handles[2:]+handles[:2], labels[2:]+labels[:2], fontsize=7)
+    _legend(ax, handles[2:]+handles[:2], labels[2:]+labels[:2])
     for o in (ax.xaxis, ax.yaxis): o.set_major_locator(plt.LogLocator(subs=(1,2,5))); o.set_major_formatter('{x:,g}'); o.set_minor_locator(plt.NullLocator())
     return ax
 

@@ -18,7 +18,10 @@ __all__ = ['Columns', 'PlaceEmbedding', 'resnet_transformer', 'dense_cnn', 'comp
 # %% ../nbs/08c_systems.ipynb #adeb8867
 class Columns(nn.Module):
     "The `w` columns of a map `(N, c, 1, w)` as `n` places `(N, n, c)`: adaptive average pooling where there are more."
-    def __init__(self, w, n):
+    def __init__(self,
+        w, # Columns of the map
+        n, # Places
+    ):
         super().__init__()
         self.register_buffer('pool', None if w == n else F.adaptive_avg_pool1d(torch.eye(w)[None], n)[0], persistent=False)
     def forward(self, x):
@@ -29,7 +32,10 @@ class Columns(nn.Module):
 class PlaceEmbedding(nn.Module):
     "A learned vector for each place, added: `(N, n, d)` to the same."
     place_rows = ('weight',)
-    def __init__(self, n, d):
+    def __init__(self,
+        n, # Places
+        d, # Features of each
+    ):
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n, d)*.02)
     def forward(self, x): return x + self.weight

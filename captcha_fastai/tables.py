@@ -12,16 +12,21 @@ import csv, re
 __all__ = ['safe_cell', 'plain_cell', 'csv_line', 'read_table']
 
 # %% ../nbs/06b_tables.ipynb #b8fe79a6
-def safe_cell(text:str) -> str:
+def safe_cell(
+    text:str, # Any text
+) -> str:
     "`text` as no spreadsheet runs it."
     return "'"+text if re.match(r"'*[=+\-@\t\r]", text) else text
 
-def plain_cell(cell:str) -> str:
+def plain_cell(
+    cell:str, # A cell of a table
+) -> str:
     "The text that `safe_cell` has made safe."
     return cell[1:] if re.match(r"'+[=+\-@\t\r]", cell) else cell
 
 # %% ../nbs/06b_tables.ipynb #886e1ff9
-def csv_line(cells, 
+def csv_line(
+    cells, # What stands in them, made texts
     end:str='\r\n', # What stands at the end of a line
 ) -> str:
     "One line of a CSV that a spreadsheet may open: no cell is a formula."

@@ -44,8 +44,15 @@ class Teacher:
         "End what is under way, with an error in its thread."
         self.stopped.set()
     def go_on(self):
+        "A RuntimeError if `stop` has been called."
         if self.stopped.is_set(): raise RuntimeError('It was stopped.')
-    def __call__(self, files, labels, more): return self._trained(files, labels, more) if files else self._read(more)
+    def __call__(self,
+        files, # Images that are labelled; none for reading as `reader` does
+        labels, # A text for each
+        more, # Images to read
+    ) -> list: # A (text, confidence) for each of `more`
+        "Learn from what is labelled, and read others."
+        return self._trained(files, labels, more) if files else self._read(more)
 
     def _read(self, more):
         known,res = ''.join(c for c in self.chars if c in self.reader.vocab),[]
@@ -63,7 +70,10 @@ class Teacher:
 
 # %% ../nbs/19e_teacher.ipynb #51c00404
 @patch
-def learner(self:Teacher, files, labels): # -> CaptchaLearner
+def learner(self:Teacher,
+    files, # Images, paths or Pillow
+    labels, # A text for each
+): # A `CaptchaLearner`
     "The reader's network, with labelled images to train on."
     from fastai.callback.core import Callback
     from captcha_fastai.augment import CaptchaAugment,RemoveBackground

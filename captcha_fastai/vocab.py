@@ -70,6 +70,8 @@ class Vocab:
 def _of(file): return '' if file is None else f' of {str(file)!r}'
 
 # %% ../nbs/00_vocab.ipynb #e5143efe
-def as_vocab(o): # A `Vocab`, a string or sequence of characters, or None -> a `Vocab` or None
+def as_vocab(
+    o, # A `Vocab`, a string or a sequence of characters, or None
+) -> Vocab|None: # A `Vocab` or None
     "`o` as a `Vocab`; None stays None."
     return o if o is None or isinstance(o, Vocab) else Vocab(o)

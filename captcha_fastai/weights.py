@@ -22,9 +22,9 @@ __all__ = ['Weights', 'write_weights', 'read_weights', 'class_layer', 'Fitted', 
 # %% ../nbs/08e_weights.ipynb #9c19e79f
 class Weights(NamedTuple):
     "What is in a file of weights: `tensors` by name, the optimizer's state `opt` by `name/key` (or nothing), and the note `meta`."
-    tensors: dict
+    tensors: dict # name: tensor, as in the model's `state_dict`
     meta: dict # chars, max_len, arch, size, c_in, mean, std
-    opt: dict
+    opt: dict # 'name/key': tensor; empty without an optimizer
     def __repr__(self): 
         m = self.meta
         return f"Weights of {m.get('arch')} for {m['max_len']} of {m['chars']!r}, {len(self.tensors)} tensors" + (', with the state of an optimizer' if self.opt else '')
@@ -61,7 +61,9 @@ def read_weights(
     return Weights({k:t for k,t in tensors.items() if not k.startswith(_opt)}, meta, {k[len(_opt):]:t for k,t in tensors.items() if k.startswith(_opt)})
 
 # %% ../nbs/08e_weights.ipynb #1df4e41b
-def class_layer(model) -> tuple: # (name, module)
+def class_layer(
+    model, # A network with a `head`
+) -> tuple: # (name, module)
     "The linear layer of `model` whose rows are the classes: its `class_layer`, or the last of its head."
     own = getattr(model, 'class_layer', None)
     named = [(n,m) for n,m in model.named_modules() if (m is own if own is not None else isinstance(m, nn.Linear) and (n == 'head' or n.startswith('head.')))]
@@ -94,11 +96,11 @@ def _move_places(old, new):
 # %% ../nbs/08e_weights.ipynb #b9db9729
 class Fitted(NamedTuple):
     "What became of the weights: names of parameters `kept` as they were, `moved` row by row and left `fresh`; new characters and places."
-    kept: list
-    moved: list
-    fresh: list
-    new_chars: str
-    new_places: int
+    kept: list # Names of parameters that are as in the file
+    moved: list # Those moved row by row
+    fresh: list # Those left as they were in the model
+    new_chars: str # Characters that the file does not know
+    new_places: int # Places that it does not have
     def __repr__(self): 
         res = f'{len(self.kept)} tensors kept, {len(self.moved)} moved by character or place, {len(self.fresh)} fresh'
         return res + (f'; new characters {self.new_chars!r}' if self.new_chars else '') + (f'; {self.new_places} new places' if self.new_places else '')
@@ -113,7 +115,7 @@ def _misfit(weights, bad, have):
 
 def fit_weights(
     model, # A model with a `head`
-    weights:Weights,
+    weights:Weights, # As from `read_weights`
     vocab:Vocab, # Of the model
     max_len:int, # Of the model
     skip=(), # Names of parts that stay fresh, such as 'head' or ('head.3', 'head.5')

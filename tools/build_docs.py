@@ -3,7 +3,7 @@
     python tools/build_docs.py [--engine quarto|smalldocs] [--out FOLDER]
 
 nbdev stages the notebooks in _proc (signatures, doc links); _stage gets copies of those under the names of their pages, and both engines render them to the same addresses."""
-import argparse, functools, importlib, inspect, json, os, re, shutil, subprocess, sys
+import argparse, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, warnings
 from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import urldefrag
@@ -12,6 +12,8 @@ from nbdev.config import get_config, nbpath2html
 from nbdev.quarto import refresh_quarto_yml
 from nbdev.serve import proc_nbs
 from nbdev.showdoc import BasicMarkdownRenderer
+
+warnings.filterwarnings('ignore', category=FutureWarning, module=r'torch\b') # of what fastai still uses
 
 root = Path(__file__).resolve().parent.parent
 nbs,proc,stage = root/'nbs',root/'_proc',root/'_stage'
@@ -74,6 +76,18 @@ def add_alts(cells, docs):
             c['source'] = f'#| fig-alt: {json.dumps(". ".join(words)+".", ensure_ascii=False)}\n{source}'
     return cells
 
+# outputs
+def log_table(text):
+    "fastai's table of a training as Markdown, for a page that is narrower than a terminal; None if `text` is something else"
+    rows = [re.split(r' {2,}', l.strip()) for l in text.strip().splitlines()]
+    if rows and rows[0][:2] == ['epoch','train_loss'] and {len(o) for o in rows} == {len(rows[0])}:
+        return '\n'.join(f'| {" | ".join(o)} |' for o in [rows[0], ['---']*len(rows[0]), *rows[1:]])
+
+def breakable(text):
+    "Names in tables, of HTML or Markdown, may be broken at an underscore"
+    def fix(m): return re.sub(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|(?<=\w)_(?=\w)', lambda o: '_<wbr>' if o.group(0) == '_' else o.group(0), m.group(0))
+    return re.sub(r'^\|.*\|$|<th[^>]*>.*?</th>', fix, text, flags=re.M)
+
 # the names of the library
 def public_names():
     "Every public name: (module, name, address as nbdev has it, object)"
@@ -111,6 +125,7 @@ _home = re.compile(r'\b(?:fastai|captcha_fastai|collections|pathlib|typing|PIL)\
 def signature(md):
     "A rendered signature without what nobody has written: the type of None, where a class lives, the events that every fastai callback takes"
     def fix(m): return re.sub(_home, '', re.sub(_events, '', m.group(0)).replace(':NoneType=None', '=None')).replace('(\n    )', '()')
+    md = re.sub(r'^(#+ \S*?)__(\w+)__$', r'\1\_\_\2\_\_', md, flags=re.M) # a name like __getitem__ is not bold
     return re.sub(r'^```python\n(?:def|class) .*?^```', fix, md, flags=re.S|re.M)
 
 def line_of(o):
@@ -173,8 +188,11 @@ def staged(nb, link, docs):
     for i,c in enumerate(add_alts(nb['cells'], docs)):
         if i == 0 and c['cell_type'] == 'raw': c['source'] = re.sub(r'^output-file:.*\n', '', c['source'], flags=re.M) # the file has its page's name already
         if c['cell_type'] == 'markdown': c['source'] = link(c['source'])
-        for o in c.get('outputs', []):
-            if md := o.get('data', {}).get('text/markdown'): o['data']['text/markdown'] = link(signature(''.join(md)))
+        for j,o in enumerate(c.get('outputs', [])):
+            if o.get('name') == 'stdout' and (table := log_table(''.join(o['text']))): c['outputs'][j] = o = dict(output_type='display_data', metadata={}, data={'text/markdown': table})
+            data = o.get('data', {})
+            if 'text/markdown' in data: data['text/markdown'] = breakable(link(signature(''.join(data['text/markdown']))))
+            if 'text/html' in data: data['text/html'] = breakable(''.join(data['text/html']))
     return json.dumps(nb, ensure_ascii=False, indent=1)
 
 def rename(entries, names):
@@ -189,7 +207,7 @@ def render(engine, doc_path):
     "Run the engine in `_stage`; a warning is an error"
     if engine == 'quarto': # smalldocs takes its widths from styles.css
         settings = yaml.safe_load((stage/'_quarto.yml').read_text(encoding='utf-8'))
-        settings['format']['html']['grid'] = {'sidebar-width':'220px', 'body-width':'900px', 'margin-width':'165px'}
+        settings['format']['html']['grid'] = {'sidebar-width':'210px', 'body-width':'960px', 'margin-width':'150px', 'gutter-width':'1.5rem'}
         (stage/'_quarto.yml').write_text(yaml.dump(settings, sort_keys=False), encoding='utf-8')
     command = ['quarto', 'render', str(stage), '--no-execute'] if engine == 'quarto' else [sys.executable, '-m', 'smalldocs.cli', 'render', str(stage), '--strict']
     p = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8', errors='replace')
