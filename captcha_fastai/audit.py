@@ -80,7 +80,10 @@ typing = 10. # Seconds that a person takes for a captcha (Bursztein et al., S&P 
 
 class Audit:
     "What an audit has found; `found` is the whole of it, ready for JSON."
-    def __init__(self, found, files=()): self.found,self.files = found,list(files)
+    def __init__(self,
+        found, # As in `audit.json`
+        files=(), # The images, paths or Pillow
+    ): self.found,self.files = found,list(files)
     @property
     def curve(self) -> pd.DataFrame:
         "For each number of labels: images tested in a draw and the mean number of those read, `share` with its 95 % interval, the lowest and highest draw, and minutes of typing and of training."

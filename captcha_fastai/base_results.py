@@ -19,7 +19,9 @@ __all__ = ['zero_shot_table', 'plot_zero_shot', 'few_shot_table', 'unlabelled_ta
 # %% ../nbs/16e_base_results.ipynb #a7100342
 def _of(row): return f"{row['accuracy']:.1f} % ({row['interval'][0]:.1f}–{row['interval'][1]:.1f})"
 
-def zero_shot_table(path=None) -> Markdown: # `path` as in `load_results`
+def zero_shot_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "What each pretrained base reads of each set, with 95 % Wilson intervals; real captchas come last."
     rows = _measured('base', path).get('rows', [])
     return _table('base', [{'base': r['name'], 'samples': f"{r['points'][-1]['samples']:,}", 'captchas': k, 'n': v['n'], 'exact': _of(v['exact']), 'case-folded': f"**{_of(v['folded'])}**"} for r in rows for k,v in r['points'][-1]['sets'].items()])
@@ -45,7 +47,9 @@ def plot_zero_shot(
     return ax
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
-def few_shot_table(path=None) -> Markdown: # `path` as in `load_results`
+def few_shot_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Captchas read after few labels: the mean of all draws, its 95 % interval, and the worst draw."
     groups = {}
     for r in _measured('few_shot', path).get('rows', []): groups.setdefault((r['data'], r['labels'], r['unlabelled'], r['weights']), []).append(r)
@@ -59,7 +63,9 @@ def few_shot_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(df.drop(columns=[k for k,same in (('unlabelled', not any(df.unlabelled)), ('weights', df.weights.nunique() == 1)) if same])) # what tells nothing apart
 
 # %% ../nbs/16e_base_results.ipynb #42bcab26
-def unlabelled_table(path=None) -> Markdown: # `path` as in `load_results`
+def unlabelled_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "For each draw with unlabelled images: what is read without them and with them, on the images that neither training has seen."
     rows = _measured('few_shot', path).get('rows', [])
     lines = []
@@ -71,7 +77,9 @@ def unlabelled_table(path=None) -> Markdown: # `path` as in `load_results`
     return _table('few_shot --unlabelled', lines)
 
 # %% ../nbs/16e_base_results.ipynb #7341a3a8
-def keys_table(path=None) -> Markdown: # `path` as in `load_results`
+def keys_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Labels and keys until enough is read, the least certain first and in random order."
     lines = []
     for r in _measured('keys', path).get('rows', []):

@@ -29,7 +29,14 @@ __all__ = ['LabelledAndDrawn', 'RoundDL', 'moving_average', 'KeepBest', 'FewShot
 # %% ../nbs/19b_few_shot.ipynb #2ac2d5d5
 class LabelledAndDrawn(CaptchaTransform):
     "Numbers from 0 on are labelled images, as in `CaptchaTransform`; number -1-i is captcha `i` of `synth`."
-    def __init__(self, files, labels, synth, vocab, max_len, mode='RGB'):
+    def __init__(self,
+        files, # Paths or Pillow images
+        labels, # A text for each
+        synth, # A source of drawn captchas, `synth[i] -> (image, text)`
+        vocab, # The alphabet
+        max_len, # Length that labels are padded to
+        mode='RGB', # 'RGB' or 'L' (grey)
+    ):
         super().__init__(files, labels, vocab, max_len, mode)
         self.synth = synth
     def encodes(self, o):
@@ -139,7 +146,7 @@ class FewShot(NamedTuple):
     "How a training on few labels went."
     labels: int # Labelled images
     rounds: int # Rounds of training that the weights have seen
-    seconds: float
+    seconds: float # That it took
     before: float # Share of the kept-back images that were read before
     after: float # And afterwards, by models that had not learnt from them, nor, below 60 labels, from guesses; but they have chosen when to stop, so others may be read a little less often
     kept: int # Kept-back images
@@ -192,10 +199,17 @@ def few_shot(self:CaptchaLearner,
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:
     "Images whose label differs from what is read on them, the least probable label first: `table` with number, label, text and their probabilities."
-    def __init__(self, table, files): store_attr()
+    def __init__(self,
+        table, # Columns number, label, text and the probabilities of both
+        files, # All images, by number
+    ): store_attr()
     def __len__(self): return len(self.table)
     def __repr__(self): return self.table.to_string(index=False) if len(self) else 'No label differs from what is read.'
-    def show(self, max_n:int=12, cols:int=4, figsize=None):
+    def show(self,
+        max_n:int=12, # Images that are shown, at most
+        cols:int=4, # Pictures in a row
+        figsize=None, # Inches
+    ):
         "The first images, with label and reading."
         if not (rows := [*self.table.head(max_n).itertuples()]): return
         axs = get_grid(len(rows), ncols=min(cols, len(rows)), figsize=figsize)

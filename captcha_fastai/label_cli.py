@@ -59,6 +59,8 @@ def _label(args):
         finally: session.close()
         print(f"{session.state()['labelled']} of {st['total']} pictures are labelled in {session.table}")
 
-def main(argv=None) -> int: # Words of the command line -> 0 when it was stopped, 1 when something was wrong
+def main(
+    argv=None, # Words of the command line; those of the process if None
+) -> int: # 0 when it was stopped, 1 when something was wrong
     "The command `captcha-label`: a page on which one labels images."
     return run_command(_label, _parser(), argv)

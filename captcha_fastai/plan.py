@@ -18,7 +18,9 @@ __all__ = ['scaling_table', 'scaling_note', 'expected_part', 'simulate', 'Cluste
 # %% ../nbs/16c_plan.ipynb #8eb2fb88
 _steps = dict(drawing='draw and pack', training='train', evaluating='evaluate')
 
-def scaling_table(path=None) -> Markdown: # `path` as in `load_results`
+def scaling_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Images per second with one process and with two; per second of processor time, which other users of the machine don't change."
     r = load_results('scale', path)
     rows = []
@@ -30,7 +32,9 @@ def scaling_table(path=None) -> Markdown: # `path` as in `load_results`
                      'one, by processor time': f"{one['per_cpu_s']:,.0f} a second", 'two': f"{two['per_cpu_s']:,.0f} a second"})
     return markdown_table(pd.DataFrame(rows))
 
-def scaling_note(path=None) -> Markdown: # `path` as in `load_results`
+def scaling_note(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Where and how the table was measured."
     r = load_results('scale', path); m = r['machine']; h,w = r['size']
     return Markdown(f"Captchas of {h}×{w}, style `{r['style']}`; training: `small_resnet`, {r['training'][0]['parameters']:,} parameters, batches of {r['bs']} in all. {m['cpu']}, {m['cores']} cores, load {r['load_average'][0]:.1f} at the start"
@@ -49,7 +53,7 @@ def expected_part(
 def simulate(
     parts:int, # How many there are to make
     seconds:float, # A part takes undisturbed
-    workers:int,
+    workers:int, # How many work at a time
     fails:float, # Failures of a worker per second
     restart:float=60., # Seconds until a worker is there again
     seed:int=0, # Another seed, other failures
@@ -78,7 +82,7 @@ def simulate(
 @dataclass
 class Cluster:
     "What a job runs on; what isn't known has to be assumed, and stands here."
-    machines:int = 1
+    machines:int = 1 # How many there are
     cores:int = 16 # Of one machine
     store:float = 500. # Bytes per second that the shared store takes or gives, in millions, for all machines together
     network:float = 1000. # Bytes per second between two machines, in millions

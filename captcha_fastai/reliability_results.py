@@ -22,7 +22,9 @@ def _results(path, name='reliability'):
 
 _trainings = dict(online='a training with online data and two workers', command='`captcha-train --warm --workers 2`')
 
-def reliability_table(path=None) -> Markdown: # `path` as in `load_results`
+def reliability_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Every campaign that has been run: what was tried, how often, what happened."
     r,rows = _results(path),[]
     add = lambda what, often, happened, wrong: rows.append({'tried': what, 'how often': often, 'what happened': happened, 'wrong': wrong})
@@ -43,13 +45,17 @@ def reliability_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(pd.DataFrame(rows, columns=['tried','how often','what happened','wrong']))
 
 # %% ../nbs/16b_reliability.ipynb #24f33fa2
-def malformed_table(path=None) -> Markdown: # `path` as in `load_results`
+def malformed_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "The kinds of malformed images, and the reader's answers."
     kinds = _results(path).get('images', {}).get('kinds', {})
     return markdown_table(pd.DataFrame([{'kind': k, 'images': sum(c.values()), **{o: c.get(o, 0) for o in ('right','error','wrong')}} for k,c in kinds.items()], columns=['kind','images','right','error','wrong']))
 
 # %% ../nbs/16b_reliability.ipynb #3e91cfcf
-def mutants_table(path=None) -> Markdown: # `path` as in `load_results`
+def mutants_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "For each module: mutants, those that the tests noticed, those that change nothing, and holes."
     rows = _results(path, 'mutants').get('rows', [])
     known = lambda r: sum(bool(o['explanation']) for o in r['survived'])
@@ -57,13 +63,17 @@ def mutants_table(path=None) -> Markdown: # `path` as in `load_results`
         columns=['module','mutants','of all possible','killed','explained','holes']))
 
 # %% ../nbs/16b_reliability.ipynb #77c8d37a
-def survivors_table(path=None) -> Markdown: # `path` as in `load_results`
+def survivors_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "The mutants that live on, and why."
     rows = _results(path, 'mutants').get('rows', [])
     return markdown_table(pd.DataFrame([{'module': r['module'], 'mutant': f"`{o['mutant']}`".replace('|', '\\|'), 'why': o['explanation'] or 'a hole'} for r in rows for o in r['survived']], columns=['module','mutant','why']))
 
 # %% ../nbs/16b_reliability.ipynb #83fb1090
-def coverage_table(path=None) -> Markdown: # `path` as in `load_results`
+def coverage_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Lines of the package, and those that notebooks and tests have run: all together, and modules below 95 %."
     r = {'modules':[], **_results(path, 'coverage')}
     share = lambda o: 100*o['run']/max(o['lines'], 1)
@@ -72,7 +82,9 @@ def coverage_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(pd.DataFrame([{'module': o['module'], 'lines': f"{o['lines']:,}", 'run': f"{o['run']:,}", '%': f'{share(o):.1f}'} for o in rows], columns=['module','lines','run','%']))
 
 # %% ../nbs/16b_reliability.ipynb #fc563266
-def service_table(path=None) -> Markdown: # `path` as in `load_results`
+def service_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "What the service under load was asked, how often, and what it did; an empty table if that has not been measured."
     r,rows = _results(path, 'serve_load'),[]
     add = lambda what, often, happened, wrong: rows.append({'tried': what, 'how often': often, 'what happened': happened, 'wrong': wrong})

@@ -32,7 +32,9 @@ class Markdown(str):
     "A text that notebooks render as Markdown."
     def _repr_markdown_(self): return str(self)
 
-def markdown_table(df:pd.DataFrame) -> Markdown:
+def markdown_table(
+    df:pd.DataFrame, # Any table; what is in its cells is made a text
+) -> Markdown:
     "A Markdown table of `df`, without its index."
     row = lambda xs: '| ' + ' | '.join(map(str, xs)) + ' |'
     return Markdown('\n'.join([row(df.columns), row(['---']*df.shape[1]), *map(row, df.values.tolist())]))
@@ -45,7 +47,9 @@ def _one_machine(df, column):
 reference = { # whole captchas in %, at the last epoch and at the best, of the fastai system that this one reproduces
     'multihead_xresnet': (97.1, 97.1), 'nopool_xresnet': (96.2, 98.1), 'crnn': (97.1, 98.1)}
 
-def three_approaches_table(path=None) -> Markdown: # `path` as in `load_results`
+def three_approaches_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Each learner's accuracy on the three test sets beside the reference's."
     rows = [{'learner': f"`{s['arch']}`", 'captchas read': f"**{s['captcha_accuracy']:.1f} %** ({s['right']} of {s['n']})", '95 % interval': f"{s['low']:.1f}–{s['high']:.1f}",
              'characters': f"{s['char_accuracy']:.2f} %", 'before any real image': f"{s['before_real_images']:.1f} %", 'warm start + training': f"{s['warm_minutes']:.0f} + {s['minutes']:.0f} min",
@@ -89,7 +93,10 @@ def plot_curves(
     return ax
 
 # %% ../nbs/16_results.ipynb #6a254ab4
-def misread_table(name='three_approaches', path=None) -> pd.DataFrame: # Columns file, label, then for each architecture its wrong readings
+def misread_table(
+    name='three_approaches', # Name of a benchmark whose rows have `arch` and `predictions`
+    path=None, # As in `load_results`
+) -> pd.DataFrame: # Columns file, label, then for each architecture its wrong readings
     "The images that any of the models misread, those that most misread first."
     wrong = [dict(file=p['file'], label=p['label'], arch=r['arch'], text=p['text'] or '∅')
              for r in load_results(name, path)['rows'] for p in r['predictions'] if p['text'] != p['label']]
@@ -100,13 +107,17 @@ def misread_table(name='three_approaches', path=None) -> pd.DataFrame: # Columns
 # %% ../nbs/16_results.ipynb #9c1e77d3
 def _made_on(r): return r['machine']['gpu'] or f"CPU, {r['threads']} thread{'s'*(r['threads'] > 1)}"
 
-def plain_use_table(path=None) -> Markdown: # `path` as in `load_results`
+def plain_use_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "What the defaults read after 300 images, for each kind of captcha that has been tried."
     return markdown_table(pd.DataFrame([{'captchas': r['kind'], 'options': ', '.join(f'{k}={v}' for k,v in r['arch_args'].items()) or 'none', 'captchas read': f"**{r['captcha_accuracy']:.1f} %** ({r['right']} of {r['n']})",
         '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'characters': f"{r['char_accuracy']:.1f} %", 'seed': r['seed'], 'made on': _made_on(r)} for r in load_results('plain_use', path)['rows']]))
 
 # %% ../nbs/16_results.ipynb #9c1e77d7
-def decode_table(path=None) -> Markdown: # `path` as in `load_results`
+def decode_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Sequences a second of CTC decoders, and whose texts are more probable."
     cells = load_results('decode', path)['cells']
     agree = {(c['kind'],c['T']):c['agreement'] for c in cells if 'agreement' in c}
@@ -117,7 +128,9 @@ def decode_table(path=None) -> Markdown: # `path` as in `load_results`
 # %% ../nbs/16_results.ipynb #d8fa3036
 _forms = dict(torch='`CaptchaReader`', onnx='ONNX', int8='ONNX, `quantize=images`', int8_dynamic='ONNX, `quantize=True`')
 
-def reader_table(path=None) -> Markdown: # `path` as in `load_results`
+def reader_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Accuracy, agreement, speed and size of a reader's forms."
     rows = [{'form': _forms[r['form']], 'captchas read': f"{r['accuracy']:.2f} % ({r['right']} of {r['n']})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'same text as torch': f"{r['same_text']} of {r['n']}",
              'largest gap in confidence': f"{r['confidence_gap']:.2g}", 'images/s, one': r['one'], 'images/s, 64': r['many'], 'MB': r['megabytes']} for r in load_results('reader', path)['rows']]
@@ -181,7 +194,9 @@ def _parameters(arch):
     r = _recipes.crossval['rows'][arch]
     return sum(p.numel() for p in getattr(models, arch)(20, 5, r['size'], **r['arch_args']).parameters())
 
-def all_results_table(path=None) -> Markdown: # `path` as in `load_results`
+def all_results_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Every training that has been run to its end by its recipe, on every data set."
     from captcha_fastai.calibrate import wilson
     lines = [{'data set': 'captcha_images_v2 (B)', 'training': s['arch'], 'captchas read': f"{s['captcha_accuracy']:.2f} %", '95 % interval': f"{s['low']:.2f}–{s['high']:.2f}", 'characters': f"{s['char_accuracy']:.2f} %",

@@ -49,7 +49,9 @@ def _wrong(r): return {p['file'] for p in r['predictions'] if p['text'] != p['la
 
 def _interval(k, n): return '{:.1f}–{:.1f}'.format(*(100*float(o) for o in wilson(k, n)))
 
-def crossval_table(path=None) -> Markdown: # `path` as in `load_results`
+def crossval_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "A line for each row and seed of the cross-validation, counted from its predictions."
     lines = []
     for r in _measured('crossval', path).get('rows', []):
@@ -73,7 +75,9 @@ def mcnemar(
     k,n = len({*a}-{*b}),len({*b}-{*a})
     return k, n, float(binomtest(k, k+n).pvalue) if k+n else 1.
 
-def mcnemar_table(path=None) -> Markdown: # `path` as in `load_results`
+def mcnemar_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Every pair of rows of the cross-validation."
     lines = [{'row': _name(a), 'against': _name(b), 'only the first misreads': k, 'only the second': n, 'p': f'{p:.2g}'}
              for a,b in combinations(_measured('crossval', path).get('rows', []), 2) for k,n,p in [mcnemar(_wrong(a), _wrong(b))]]
@@ -119,7 +123,9 @@ def plot_misread(
 # %% ../nbs/16d_speed_results.ipynb #3e22e561
 def _minutes(s): return f'{s/60:.1f} min'
 
-def to_97_table(path=None) -> Markdown: # `path` as in `load_results`
+def to_97_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "What each training took, and how much less that is than the reference's of the same architecture."
     lines,rows = [],_measured('time_to_97', path).get('rows', [])
     cost = lambda r: r['seconds' if r['machine']['gpu'] else 'cpu_seconds']
@@ -149,30 +155,40 @@ def plot_to_97(
     return ax
 
 # %% ../nbs/16d_speed_results.ipynb #b8903231
-def throughput_table(path=None) -> Markdown: # `path` as in `load_results`
+def throughput_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Images per second of a training step: a line for each architecture, a column for each way."
     rows = _measured('throughput', path).get('steps', {}).get('rows', [])
     lines = {}
     for r in rows: lines.setdefault(r['arch'], {'architecture': r['arch'], 'size': '×'.join(map(str, r['size']))})[r['way']] = f"{r['per_second']:,.0f}" if 'per_second' in r else 'fails here'
     return _table('throughput', list(lines.values()))
 
-def loading_table(path=None) -> Markdown: # `path` as in `load_results`
+def loading_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Images per second of each loader without a network, and how many times the reference's that is."
     return _table('throughput', [{'loader': r['loader'], 'images a second of one core': f"{r['per_cpu_second']:,.0f}", 'times the reference': f"{r['ratio']:.1f}"} for r in _measured('throughput', path).get('loading', {}).get('rows', [])])
 
-def parts_table(path=None) -> Markdown: # `path` as in `load_results`
+def parts_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Where the time of a training goes: a line for each architecture, shares in %."
     rows = _measured('throughput', path).get('parts', {}).get('rows', [])
     return _table('throughput', [{'architecture': r['arch'], **{f'{k}, %': v for k,v in r['parts'].items()}, 'longest operations': ', '.join(f'`{k}` {v} %' for k,v in list(r['operations'].items())[:4])} for r in rows])
 
-def busy_table(path=None) -> Markdown: # `path` as in `load_results`
+def busy_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Training from packed data against training on one batch again and again: the share of its time that the network works."
     return _table('throughput', [{'architecture': r['arch'], 'images a second': f"{r['with the loader']:,.0f}", 'with one batch again and again': f"{r['one batch']:,.0f}", 'busy, %': r['busy'], 'processes that load': r['workers']} for r in _measured('throughput', path).get('busy', {}).get('rows', [])])
 
 # %% ../nbs/16d_speed_results.ipynb #d177d939
 def _share(o): return f"{o['captcha_accuracy']:.1f} % of {o['n']:,} ({o['low']:.1f}–{o['high']:.1f})" if o else '–'
 
-def read_speed_table(path=None) -> Markdown: # `path` as in `load_results`
+def read_speed_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Speed, memory and accuracy of each reader; ratios are to the row of ddddocr."
     rows = _measured('read_speed', path).get('rows', [])
     peer = next((r for r in rows if r['reader'].startswith('ddddocr')), None)
@@ -181,7 +197,9 @@ def read_speed_table(path=None) -> Markdown: # `path` as in `load_results`
         'start to first text, s': r['first_text_s'], 'peak memory, MB': f"{r['peak_mb']:,}", 'file, MB': f"{r['megabytes']:.1f}", 'fine-tuned': _share(r.get('fine_tuned')), 'zero-shot': _share(r.get('zero_shot')), 'zero-shot, case folded': _share(r.get('zero_shot_folded')), 'zero-shot, alphabet given': _share(r.get('zero_shot_alphabet_given'))} for r in rows])
 
 # %% ../nbs/16d_speed_results.ipynb #3f0ae63f
-def ablations_table(path=None) -> Markdown: # `path` as in `load_results`
+def ablations_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "A line for each ingredient that was left out, seeds together and apart."
     rows,lines = _measured('ablations', path).get('rows', []),[]
     for r in rows:
@@ -194,7 +212,9 @@ def ablations_table(path=None) -> Markdown: # `path` as in `load_results`
 _grows = dict(size=('height in pixels', lambda r: r['size'][0]), length=('characters of a text', lambda r: r['length']), alphabet=('characters of the alphabet', lambda r: r['n_class']-1), labels=('labelled images', lambda r: r['n_labelled']))
 _what = dict(captcha_accuracy='captchas read, %', step_ms='ms of a core for an image', peak_mb='peak memory, MB', cpu_minutes='CPU minutes')
 
-def growth_table(path=None) -> Markdown: # `path` as in `load_results`
+def growth_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Every point that has been measured."
     return _table('growth', [{'what grows': f"{_grows[r['kind']][0]}: {_grows[r['kind']][1](r):,}", 'architecture': r['arch'], **{title: f'{r[k]:,}' for k,title in _what.items()}} for r in _measured('growth', path).get('rows', [])])
 

@@ -19,7 +19,9 @@ def _runs(rows):
     "The rows of each name, in the order of the file"
     return {n: [r for r in rows if r['name'] == n] for n in dict.fromkeys(r['name'] for r in rows)}
 
-def offline_online_table(path=None) -> Markdown: # `path` as in `load_results`
+def offline_online_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "What each recipe reads after all its samples, seed by seed."
     out = []
     for name,rs in _runs(load_results('offline_online', path)['rows']).items():
@@ -81,7 +83,9 @@ def plot_learning_curve(
     return ax
 
 # %% ../nbs/16a_synth_results.ipynb #2b4137c7
-def learning_curve_table(path=None) -> Markdown: # `path` as in `load_results`
+def learning_curve_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Every point of every run, and what was wrong."
     out = []
     for r in load_results('learning_curve', path)['rows']:
@@ -92,7 +96,9 @@ def learning_curve_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(pd.DataFrame(out))
 
 # %% ../nbs/16a_synth_results.ipynb #9fe4f9b9
-def ingredients_table(path=None) -> Markdown: # `path` as in `load_results`
+def ingredients_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Each run's weights before and after its learning rate falls, the last ones and averaged ones, and an average over shifted copies of the image."
     return markdown_table(pd.DataFrame([{'run': r['name'], 'learning rate': o['when'], 'read with': o['what'], 'captchas read': f"**{o['captcha_accuracy']:.2f} %** ({o['right']:,} of {o['n']:,})",
                                          '95 % interval': '{:.2f}–{:.2f}'.format(*o['interval'])} for r in load_results('learning_curve', path)['rows'] for o in r['ingredients']]))
@@ -113,7 +119,9 @@ def confused_pairs(
 # %% ../nbs/16a_synth_results.ipynb #9bbd3de7
 def _ratio(r): return f"**{r['median']:.1f} ×** ({r['lowest']:.1f}–{r['highest']:.1f})"
 
-def synth_speed_table(path=None) -> Markdown: # `path` as in `load_results`
+def synth_speed_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Images a second of this library and of what it is compared with."
     d = load_results('synth', path)
     rows = [(f"drawing {r['length']} characters, {r['size'][0]}×{r['size'][1]}, {n}", f"{r['plain_per_s']:,}", f"{r[k+'_per_s']:,}", _ratio(r[k])) for r in d['drawing'] for k,n in (('one_process', 'one process'), ('two_processes', 'two processes'))]
@@ -122,6 +130,8 @@ def synth_speed_table(path=None) -> Markdown: # `path` as in `load_results`
     return markdown_table(pd.DataFrame(rows, columns=['what','plain, images/s','here, images/s','ratio']))
 
 # %% ../nbs/16a_synth_results.ipynb #695eb676
-def style_speed_table(path=None) -> Markdown: # `path` as in `load_results`
+def style_speed_table(
+    path=None, # As in `load_results`
+) -> Markdown:
     "Milliseconds for an image of each style, in one process."
     return markdown_table(pd.DataFrame([{'style': f'`{k}`', 'height × width': '×'.join(map(str, o['size'])), 'ms': f"{o['ms']:.2f}"} for k,o in load_results('synth', path)['styles'].items()]))

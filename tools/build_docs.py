@@ -84,8 +84,8 @@ def log_table(text):
         return '\n'.join(f'| {" | ".join(o)} |' for o in [rows[0], ['---']*len(rows[0]), *rows[1:]])
 
 def breakable(text):
-    "Names in tables, of HTML or Markdown, may be broken at an underscore"
-    def fix(m): return re.sub(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|(?<=\w)_(?=\w)', lambda o: '_<wbr>' if o.group(0) == '_' else o.group(0), m.group(0))
+    "In tables, of HTML or Markdown, `name_of_one=value` may be broken"
+    def fix(m): return re.sub(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|(?<=\w)[_=](?=\w)', lambda o: o.group(0) + '<wbr>'*(o.group(0) in '_='), m.group(0))
     return re.sub(r'^\|.*\|$|<th[^>]*>.*?</th>', fix, text, flags=re.M)
 
 # the names of the library
