@@ -126,7 +126,7 @@ def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghi
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
 _d_epochs = {1: 8, 2: 12, 4: 14} # of 20,000 fresh captchas
-_d_half = {1: {1: 2}, 2: {1: 2, 2: 2}, 4: {1: 2, 2: 2, 4: 8}} # for `resnet_heads`: characters and epochs of 10,000 at half the size
+_d_half = {1: {1: 2}, 2: {1: 2, 2: 2}, 4: {1: 2, 4: 2}} # for `resnet_heads`: characters and epochs of 10,000 at half the size
 
 def _d_heads(n):
     "`resnet_heads` costs twenty times as much for each image, so processors without a GPU give it fewer, most of them at half the size: first of one character, then of more, then as they are"
