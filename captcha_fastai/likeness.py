@@ -17,17 +17,21 @@ from .synth import *
 __all__ = ['image_features', 'drawn_mixed', 'style_likeness', 'plot_likeness', 'drawn_like']
 
 # %% ../nbs/19a_likeness.ipynb #73de5ac2
-@torch.no_grad()
 def image_features(
     learn:CaptchaLearner, # Its body and its preparation of images
     images, # Paths or Pillow images
     bs:int=64, # Images at a time
 ) -> np.ndarray: # `(N, f)`, float32
-    "What the body of a learner's model makes of each image: mean and standard deviation of each channel."
-    model,parts = learn.model.eval(),[]
-    for b in learn.dls.test_dl(list(images), bs=bs, num_workers=0):
-        x = model.body(b[0]).float().flatten(2)
-        parts.append(torch.cat([x.mean(2), x.std(2, unbiased=False)], 1).cpu())
+    "What the body of a learner's model makes of each image: mean and standard deviation of each channel. A `ValueError` for a model without `body`, or no images."
+    model,images = learn.model,list(images)
+    if not hasattr(model, 'body'): raise ValueError(f'{type(model).__name__} has no `body` whose features could be compared; take a model of the library, or one with `body` and `head`.')
+    if not images: raise ValueError('There are no images to look at; give at least one.')
+    device,was = next(model.parameters()).device,model.training
+    def of(x): return torch.cat([x.mean(2), x.std(2, unbiased=False)], 1)
+    try:
+        model.eval()
+        with torch.no_grad(): parts = [of(model.body(b[0].to(device)).float().flatten(2)).cpu() for b in learn.dls.test_dl(images, bs=bs, num_workers=0)]
+    finally: model.train(was)
     return torch.cat(parts).numpy()
 
 # %% ../nbs/19a_likeness.ipynb #2450c0ff
@@ -95,7 +99,7 @@ def plot_likeness(
 def _slots(likeness, most, n=32):
     "Names of styles, `n` in all or a few more: each alike for `1-most` of them, the others by likeness, largest remainders first"
     each,share = max(1, round(n*(1-most)/len(likeness))),np.array(list(likeness.values()))
-    left = n-each*len(likeness)
+    left = max(0, n-each*len(likeness))
     more = np.floor(share*left).astype(int)
     for k in np.argsort(more-share*left, kind='stable')[:left-more.sum()]: more[k] += 1
     return tuple(s for s,k in zip(likeness, more) for _ in range(each+k))
@@ -103,7 +107,7 @@ def _slots(likeness, most, n=32):
 def drawn_like(
     learn:CaptchaLearner, # With labelled images
     seed=0, # As in `SynthCaptcha`
-    most:float=0.75, # So many by likeness, the others in all styles alike
+    most:float=0.75, # Share from 0 to 1 that goes by likeness; the others are in all styles alike
 ) -> SynthCaptcha: # Or None where no typeface has any of the characters
     "Captchas in the alphabet, lengths and size of the learner's images, most of them in the styles that these look like."
     likeness = style_likeness(learn)

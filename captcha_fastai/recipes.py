@@ -126,11 +126,11 @@ def _task(n, size): return dict(style='image_captcha', chars='123456789abcdefghi
 
 _tasks = {1: _task(1, (72,72)), 2: _task(2, (72,72)), 4: _task(4, (72,96))}
 _d_epochs = {1: 8, 2: 12, 4: 14} # of 20,000 fresh captchas
-_d_half = {1: {1: 2}, 2: {1: 2, 2: 2}, 4: {1: 2, 4: 2}} # for `resnet_heads`: characters and epochs of 10,000 at half the size
 
 def _d_heads(n):
-    "`resnet_heads` costs twenty times as much for each image, so processors without a GPU give it fewer, most of them at half the size: first of one character, then of more, then as they are"
-    return *[_step(f'task{k}', 10_000, n_epoch, 1e-3, wd=.05, online=True, size=(36,48) if k == 4 else (36,36)) for k,n_epoch in _d_half[n].items()], _step(f'task{n}', 6000, 1, 5e-4, wd=.05, online=True)
+    "`resnet_heads` costs twenty times as much for each image, so processors without a GPU give it fewer, most of them at half the size: first of one character, then of the task's, then as they are"
+    half = [(f'task{k}', (36,48) if k == 4 else (36,36)) for k in dict.fromkeys((1, n))]
+    return *[_step(d, 10_000, 2, 1e-3, wd=.05, online=True, size=size) for d,size in half], _step(f'task{n}', 6000, 1, 5e-4, wd=.05, online=True)
 
 def _d_row(n): return f'{n} character{"s"*(n>1)}'
 

@@ -3,7 +3,7 @@
     python tools/build_docs.py [--engine quarto|smalldocs] [--out FOLDER]
 
 nbdev stages the notebooks in _proc (signatures, doc links); _stage gets copies of those under the names of their pages, and both engines render them to the same addresses."""
-import argparse, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, warnings
+import argparse, base64, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, warnings
 from configparser import ConfigParser
 from pathlib import Path
 from urllib.parse import urldefrag
@@ -84,9 +84,19 @@ def log_table(text):
         return '\n'.join(f'| {" | ".join(o)} |' for o in [rows[0], ['---']*len(rows[0]), *rows[1:]])
 
 def breakable(text):
-    "In tables, of HTML or Markdown, `name_of_one=value` may be broken"
+    "In tables of many columns, `name_of_one=value` may be broken"
     def fix(m): return re.sub(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|(?<=\w)[_=](?=\w)', lambda o: o.group(0) + '<wbr>'*(o.group(0) in '_='), m.group(0))
-    return re.sub(r'^\|.*\|$|<th[^>]*>.*?</th>', fix, text, flags=re.M)
+    return re.sub(r'^(?:\|[^|\n]*){9,}\|$|<th[^>]*>.*?</th>', fix, text, flags=re.M)
+
+def png_width(data):
+    "How wide a picture of Matplotlib is to be shown, which has two pixels for each of the page; None for other pictures"
+    head = base64.b64decode(data[:120])
+    if b'Software\0Matplotlib' in head: return int.from_bytes(head[16:20], 'big')//2
+
+def sized(html):
+    "Pictures at the size that they were drawn for"
+    def fix(m): return m.group(0) + (f' width="{w}"' if (w := png_width(m.group(1))) else '')
+    return re.sub(r'<img [^>]*?src="data:image/png;base64,([A-Za-z0-9+/]{120})[A-Za-z0-9+/=\s]*"', fix, html)
 
 # the names of the library
 def public_names():
@@ -193,6 +203,7 @@ def staged(nb, link, docs):
             data = o.get('data', {})
             if 'text/markdown' in data: data['text/markdown'] = breakable(link(signature(''.join(data['text/markdown']))))
             if 'text/html' in data: data['text/html'] = breakable(''.join(data['text/html']))
+            if 'image/png' in data and (w := png_width(''.join(data['image/png']))): o['metadata'] = {'image/png': {'width': w}} # for Quarto
     return json.dumps(nb, ensure_ascii=False, indent=1)
 
 def rename(entries, names):
@@ -244,6 +255,7 @@ def main():
     out = args.out.resolve()
     entries,site = make_stage()
     made = render(args.engine, site.get('output-dir', '_docs'))
+    for page in made.rglob('*.html'): page.write_text(sized(page.read_text(encoding='utf-8')), encoding='utf-8')
     (made/'llms.txt').write_text(llms_txt(entries, site), encoding='utf-8')
     shutil.rmtree(out, ignore_errors=True)
     shutil.move(made, out)
