@@ -128,12 +128,6 @@ def axe(tmp_path_factory):
 
 def size(b, width, height=900): b.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', dict(width=width, height=height, deviceScaleFactor=1, mobile=False))
 def theme(b, o): b.execute_cdp_cmd('Emulation.setEmulatedMedia', dict(features=[dict(name='prefers-color-scheme', value=o)]))
-def switch(b):
-    "To the other theme, the colours of code with it"
-    dark = lambda: b.execute_script("return document.documentElement.classList.contains('quarto-dark')")
-    was = dark()
-    css(b, '.quarto-color-scheme-toggle')[0].click()
-    until(lambda: dark() != was)
 def shot(b, name):
     "Keep a picture of the window where CI asks for it"
     if folder := os.environ.get('CAPTCHA_FASTAI_SCREENSHOTS'):
