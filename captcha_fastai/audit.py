@@ -215,9 +215,13 @@ def _weights_of(attack, seed):
     return [hashlib.sha256(to_np(v).tobytes()).hexdigest() for v in attack.learn(range(5), seed).model.state_dict().values()]
 
 def _bar(jobs, progress):
-    if not progress: return jobs
+    "The jobs, behind a bar that ends its line"
+    if not (jobs and progress):
+        yield from jobs
+        return
     from fastprogress import progress_bar
-    return progress_bar(jobs)
+    yield from progress_bar(jobs)
+    print()
 
 def _go_on(path, settings):
     "What an audit that was stopped has found"

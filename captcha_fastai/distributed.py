@@ -6,7 +6,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/distributed.html.md"""
 
 # %% ../nbs/12b_distributed.ipynb #3d27e41f
 from __future__ import annotations
-import hashlib,warnings
+import atexit,gc,hashlib,warnings
 from fastai.vision.all import *
 from torch.nn.modules.batchnorm import _BatchNorm
 from .learner import *
@@ -199,7 +199,8 @@ class ShareTrainer(Callback):
         "Give back model and DataLoaders as they were."
         if self.plain is None: return
         unsync_norms(self.norms)
-        self.learn.model,self.learn.dls.loaders,self.plain = self.plain,self.loaders,None
+        self.learn.model,self.learn.dls.loaders,self.plain,self.ddp = self.plain,self.loaders,None,None
+        self.accelerator.free_memory() # it would keep the wrapped model, and with it the threads that the processes meet by
 
     def _check_alike(self):
         "All processes must have the same data in the same order, and the same split"
@@ -267,6 +268,12 @@ def start_processes() -> int: # How many processes there are
     try: from accelerate import PartialState
     except ImportError: raise ImportError(f"{num_distrib()} processes have been started, and need the package accelerate to train together: pip install accelerate") from None
     PartialState(cpu=_on_cpu())
+    atexit.register(_part)
     return num_distrib()
+
+def _part():
+    "Ends the threads that the processes meet by while Python still runs: at its end, one that lets go of a tensor aborts the process (pytorch/pytorch#179291)"
+    gc.collect() # what waits to be let go keeps them alive
+    if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 
 def _on_cpu(): return not torch.cuda.is_available() or defaults.use_cuda is False

@@ -5,6 +5,7 @@
 nbdev stages the notebooks in _proc (signatures, doc links); _stage gets copies of those under the names of their pages, and both engines render them to the same addresses."""
 import argparse, base64, functools, importlib, inspect, json, os, re, shutil, subprocess, sys, warnings
 from configparser import ConfigParser
+from itertools import zip_longest
 from pathlib import Path
 from urllib.parse import urldefrag
 import yaml
@@ -83,10 +84,23 @@ def log_table(text):
     if rows and rows[0][:2] == ['epoch','train_loss'] and {len(o) for o in rows} == {len(rows[0])}:
         return '\n'.join(f'| {" | ".join(o)} |' for o in [rows[0], ['---']*len(rows[0]), *rows[1:]])
 
+_whole = r'`[^`]*`|\$[^$\n|]*\$|!\[[^\]]*\]\([^)]*\)|\]\([^)]*\)|https?://[^\s|]*|<[^>]*>' # code, formulas, addresses and tags
+page_width = 95 # of a table, in characters of eight pixels and a little to spare
+
+def least_width(rows):
+    "Characters that a table needs at least: the longest word of each column, and two for the space beside it"
+    def longest(cell): return max(map(len, re.split(r'\s|-', re.sub(r'<[^>]*>|\]\([^)]*\)|[*`\[]', ' ', cell))))
+    return sum(max(map(longest, col)) + 2 for col in zip_longest(*rows, fillvalue=''))
+
 def breakable(text):
-    "In tables of many columns, `name_of_one=value` may be broken"
-    def fix(m): return re.sub(r'`[^`]*`|\]\([^)]*\)|<[^>]*>|(?<=\w)[_=](?=\w)', lambda o: o.group(0) + '<wbr>'*(o.group(0) in '_='), m.group(0))
-    return re.sub(r'^(?:\|[^|\n]*){9,}\|$|<th[^>]*>.*?</th>', fix, text, flags=re.M)
+    "In a table whose words are wider than the page, `name_of_one=value` may be broken, and nothing else"
+    def fix(m):
+        t = m.group(0)
+        if t.startswith('```'): return t
+        rows = [re.findall(r'<t[hd][^>]*>(.*?)</t[hd]>', o, re.S) for o in t.split('</tr>')] if t.startswith('<') else [o.strip('|').split('|') for o in t.splitlines() if o.strip('|-: ')]
+        if least_width(rows) <= page_width: return t
+        return re.sub(rf'{_whole}|(?<=\w)[_=](?=\w)', lambda o: o.group(0) + '<wbr>'*(o.group(0) in '_='), t)
+    return re.sub(r'^```.*?^```|<table.*?</table>|(?:^\|[^\n]*\|\n?)+', fix, text, flags=re.M|re.S)
 
 def png_width(data):
     "How wide a picture of Matplotlib is to be shown, which has two pixels for each of the page; None for other pictures"
