@@ -30,7 +30,7 @@ def train_fold(path, name, r, fold, seed, inner, folder, short):
     clock = fit(learn, r, folder, 1000*seed+fold)
     df = readings(learn)
     if name and not inner and seed == fold == 0:
-        at = cache/('short' if short else '')/'readers'/name.replace(', ', '-').replace(' ', '-')
+        at = reader_of(name, short)
         CaptchaReader.from_learner(learn).save(at)
         save_json(at.with_suffix('.json'), dict(row=name, recipe=r, unseen=list(df.file)))
     return dict(fold=test, warm=warm, **clock.costs(), curve=clock.points, predictions=records(df.assign(fold=test)), **made())

@@ -113,9 +113,8 @@ def main():
     p.add_argument('readers', nargs='*', type=Path, metavar='READER', help='folders that hold a reader, beside FOLDER.json with the names of the images that it has not seen')
     args = parsed(p, 'read_speed')
     if args.threads and hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
-    home = cache/('short' if args.short else '')/'readers'
-    folders = args.readers or [home/o for o in crossval['final'] if (home/o/'reader.json').exists()]
-    if not folders and not base_file.is_file(): p.error(f'there is no reader in {home}; run crossval.py first, or name the folders of readers')
+    folders = args.readers or [at for o in crossval['final'] if ((at := reader_of(o, args.short))/'reader.json').exists()]
+    if not folders and not base_file.is_file(): p.error(f'there is no reader in {cache}; run crossval.py first, or name the folders of readers')
     files = get_image_files(captcha_data('captcha_images_v2')).sorted()
     n,rounds,some = (40,1,5) if args.short else (2000,5,50)
     tests = {o.name: {'unseen': [], **load_json(o.parent/f'{o.name}.json', {})} for o in folders}

@@ -33,8 +33,11 @@ def _real(arch, **changes):
 _nothing = dict(body=None, pretrain=None)
 _from_base = dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='captcha_base') # from the weights that come with the package
 
-crossval = dict(data='captcha_images_v2', folds=5, final=[*recipes, 'captcha_base'], rows={
+_steady = dict(rotate=2., scale=.03, shift=.01) # of `CaptchaAugment`: heads that tell places by where they are take a moved character for its neighbour
+
+crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, steady places', 'nopool_xresnet, steady places', 'crnn', 'captcha_base'], rows={
     **{arch: _real(arch) for arch in recipes},
+    **{f'{arch}, steady places': _real(arch, augment=_steady) for arch in ('multihead_xresnet','nopool_xresnet')},
     'captcha_base': _from_base,
     **{f'{arch}, averaged weights': _real(arch, average=.99) for arch in recipes},
     **{f'{arch}, from nothing': _real(arch, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05)) for arch in recipes}})
