@@ -14,9 +14,9 @@ from .results import *
 from .results import _legend,_made_on
 
 # %% auto #0
-__all__ = ['crossval_table', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread', 'to_97_table', 'plot_to_97',
-           'throughput_table', 'loading_table', 'parts_table', 'busy_table', 'read_speed_table', 'ablations_table',
-           'growth_table', 'plot_growth']
+__all__ = ['crossval_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread', 'to_97_table',
+           'plot_to_97', 'throughput_table', 'loading_table', 'parts_table', 'busy_table', 'read_speed_table',
+           'ablations_table', 'growth_table', 'plot_growth']
 
 # %% ../nbs/16d_speed_results.ipynb #cef8527f
 def _measured(name, path):
@@ -59,6 +59,17 @@ def crossval_table(
         lines.append({'row': f"**{r['name']}**" if r['final'] else r['name'], 'captchas read': f'{100*k/n:.2f} % ({k:,} of {n:,})', '95 % interval': _interval(k, n), 'misread': n-k, 'by fold': ' · '.join(str(o) for o in _by_fold(r)),
                       'seed': r['seed'], 'drawn captchas first': 'yes' if r['pretrained'] else 'no', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
     return _table('crossval', lines)
+
+def crossval_summary(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "A line for each recipe that is claimed: its seeds side by side, and the interval of their mean."
+    lines,rows = [],[r for r in _measured('crossval', path).get('rows', []) if r['final']]
+    for name in dict.fromkeys(r['name'] for r in rows):
+        mine = sorted((r for r in rows if r['name'] == name), key=lambda r: r['seed'])
+        n,k = len(mine[0]['predictions']),[len(r['predictions'])-len(_wrong(r)) for r in mine]
+        lines.append({'recipe': name, 'captchas read': ' · '.join(f'**{100*o/n:.1f} %**' for o in k), '95 % interval': _interval(round(sum(k)/len(k)), n), 'misread': ' · '.join(f'{n-o} of {n:,}' for o in k), 'seeds': ', '.join(str(r['seed']) for r in mine)})
+    return _table('crossval', sorted(lines, key=lambda o: -float(o['captchas read'][2:].split()[0])))
 
 def _by_fold(r):
     "Misread images of each fold"
@@ -126,11 +137,11 @@ def _minutes(s): return f'{s/60:.1f} min'
 def to_97_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "What each training took, and how much less that is than the reference's of the same architecture."
+    "What each training took, and how much less that is than the reference's of the same architecture; `captcha_base` is set against its CRNN."
     lines,rows = [],_measured('time_to_97', path).get('rows', [])
     cost = lambda r: r['seconds' if r['machine']['gpu'] else 'cpu_seconds']
     for r in rows:
-        ref = next((o for o in rows if o['reference'] and o['arch'] == r['arch'] and o['seed'] == r['seed']), None)
+        ref = next((o for o in rows if o['reference'] and o['arch'] == {'captcha_base':'crnn'}.get(r['arch'], r['arch']) and o['seed'] == r['seed']), None) # the base is a CRNN, too
         warm = r['warm']['seconds' if r['machine']['gpu'] else 'cpu_seconds']
         lines.append({'training': r['name'], 'to 97 %': _minutes(cost(r)) if r['reached'] else f'not reached in {_minutes(cost(r))}', 'of it warm start': _minutes(warm), 'at the end': f"{100*r['last']:.1f} %",
                       "of the reference's time": ('< ' if not ref['reached'] else '') + f'{100*cost(r)/cost(ref):.0f} %' if ref and not r['reference'] and r['reached'] else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})

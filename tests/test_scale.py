@@ -57,6 +57,10 @@ with learn.no_bar(), learn.no_logging():
         res = dict(losses=[float(o) for o in learn.recorder.losses], values=[list(map(float, v)) for v in learn.recorder.values], seen=Watch.seen, running=[float(o) for k,v in learn.model.state_dict().items() if 'running' in k for o in v])
         learn.offline_online(synth, dict(opt='adam', bs=8, wd=0., cycle=False, offline=dict(n=16, n_epoch=3, lr=1e-3, learnt=0.), online=dict(n=16, n_epoch=1, lr=1e-3)), valid=9, name=f'by-{world}')
     if rank == 0: res['alone'] = list(learn.validate()) # the first process on its own; nobody waits for anybody
+if world > 1: # what is called when Python ends
+    from captcha_fastai.distributed import _part
+    names = lambda: sorted(o.read_text().strip() for o in Path('/proc/self/task').glob('*/comm'))
+    res['threads'] = [names()]; _part(); res['threads'].append(names())
 out.joinpath(f'{world}-{rank}.json').write_text(json.dumps(dict(res, wrote=wrote[:], norms=[type(m).__name__ for m in learn.model.modules() if 'Norm' in type(m).__name__])))
 """
 
@@ -104,6 +108,13 @@ def test_no_sample_twice(trained):
     assert len(one['seen']) == len(set(one['seen'])) == 144
     assert not set(a['seen']) & set(b['seen']) and len(a['seen']) == len(b['seen']) == 72
     assert set(a['seen']) | set(b['seen']) == set(one['seen'])
+
+@needs('accelerate')
+@pytest.mark.skipif(not Path('/proc/self/task').exists(), reason='threads have no names here')
+def test_no_thread_outlives_python(trained):
+    "PyTorch's threads by which processes meet abort a process that ends before they do."
+    for before, after in (o['threads'] for o in trained[2:]):
+        assert any('gloo' in o for o in before) and not any('gloo' in o for o in after), (before, after)
 
 @needs('accelerate')
 def test_one_process_writes(trained):
