@@ -1,7 +1,7 @@
 """Trainings on real images by the tables of *Recipes*: what the benchmarks of accuracy and of speed share.
 
 Warm starts see drawn captchas only; each is made once, kept in `cache/warm/` and counted in every row that starts from it. Every training can be killed at any moment and goes on from its last checkpoint (`Resumable`)."""
-import argparse, hashlib, json, random, shutil, time
+import argparse, hashlib, json, shutil, time
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies
@@ -76,7 +76,6 @@ def fit(learn, r, folder, seed, start=None):
     clock = Clock(start)
     how = learn.fit_one_cycle if r['schedule'] == 'one_cycle' else lambda n_epoch, lr_max, **kw: learn.fit(n_epoch, lr_max, **kw)
     set_seed(seed, reproducible=True)
-    for dl in learn.dls.loaders: dl.rng = random.Random(seed) # or the order would be as chance had it when they were made
     cbs = [clock, Checkpoints(folder, clock)] + ([AverageWeights(r['average'])] if r['average'] else [])
     with learn.no_bar(), learn.no_logging(): how(**r['fit'], cbs=cbs)
     return clock

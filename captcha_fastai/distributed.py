@@ -268,11 +268,11 @@ def start_processes() -> int: # How many processes there are
     try: from accelerate import PartialState
     except ImportError: raise ImportError(f"{num_distrib()} processes have been started, and need the package accelerate to train together: pip install accelerate") from None
     PartialState(cpu=_on_cpu())
-    atexit.register(_part)
+    atexit.unregister(_leave_group); atexit.register(_leave_group) # once
     return num_distrib()
 
-def _part():
-    "Ends the threads that the processes meet by while Python still runs: at its end, one that lets go of a tensor aborts the process (pytorch/pytorch#179291)"
+def _leave_group():
+    "Ends the group of processes, and its threads, before Python shuts down: a thread that frees a tensor later than that aborts the process (pytorch/pytorch#179291)"
     gc.collect() # what waits to be let go keeps them alive
     if torch.distributed.is_initialized(): torch.distributed.destroy_process_group()
 

@@ -33,7 +33,7 @@ def _real(arch, **changes):
 _nothing = dict(body=None, pretrain=None)
 _from_base = dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='captcha_base') # from the weights that come with the package
 
-_steady = dict(rotate=2., scale=.03, shift=.01) # of `CaptchaAugment`: heads that tell places by where they are take a moved character for its neighbour
+_steady = dict(rotate=2., scale=.03, shift=.01) # of `CaptchaAugment`: heads that tell places by where they are may take a moved character for its neighbour
 
 crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, steady places', 'nopool_xresnet, steady places', 'crnn', 'captcha_base'], rows={
     **{arch: _real(arch) for arch in recipes},

@@ -58,9 +58,9 @@ with learn.no_bar(), learn.no_logging():
         learn.offline_online(synth, dict(opt='adam', bs=8, wd=0., cycle=False, offline=dict(n=16, n_epoch=3, lr=1e-3, learnt=0.), online=dict(n=16, n_epoch=1, lr=1e-3)), valid=9, name=f'by-{world}')
     if rank == 0: res['alone'] = list(learn.validate()) # the first process on its own; nobody waits for anybody
 if world > 1: # what is called when Python ends
-    from captcha_fastai.distributed import _part
+    from captcha_fastai.distributed import _leave_group
     names = lambda: sorted(o.read_text().strip() for o in Path('/proc/self/task').glob('*/comm'))
-    res['threads'] = [names()]; _part(); res['threads'].append(names())
+    res['threads'] = [names()]; _leave_group(); res['threads'].append(names())
 out.joinpath(f'{world}-{rank}.json').write_text(json.dumps(dict(res, wrote=wrote[:], norms=[type(m).__name__ for m in learn.model.modules() if 'Norm' in type(m).__name__])))
 """
 
