@@ -47,7 +47,7 @@ def forms(folder, tmp, threads, images):
 
 def base_reader():
     "The reader that comes with the package, if its weights do."
-    try: return {'captcha_base': (Ours(CaptchaReader.base('cpu'), 'from captcha_fastai.inference import CaptchaReader\nr = CaptchaReader.base("cpu")\nread = lambda o: r.read(o).text'), base_file.stat().st_size/1e6)}
+    try: return {'captcha_base, as it ships': (Ours(CaptchaReader.base('cpu'), 'from captcha_fastai.inference import CaptchaReader\nr = CaptchaReader.base("cpu")\nread = lambda o: r.read(o).text'), base_file.stat().st_size/1e6)}
     except FileNotFoundError: return {}
 
 def peer_reader():
