@@ -5,7 +5,7 @@
 
 All readers take turns on the same images of captcha_images_v2 in one run, and medians count; run it on a quiet machine. A folder of a reader is read by torch, by onnxruntime, and by onnxruntime in 8 bits.
 Accuracy stands in columns of its own: zero-shot, of readers that have never seen these captchas, on all 1040; fine-tuned, of those that were trained on some, on the images that they have not seen (`READER.json` names them).
-`--threads` keeps the whole process, ddddocr too, to so many cores."""
+`--threads` is for the readers of this library; ddddocr's runtime takes all cores, whatever the process may use, so its `cpu_ms` are more than its `ms`."""
 import os, subprocess, sys, tempfile
 from statistics import median
 from captcha_fastai.all import *
