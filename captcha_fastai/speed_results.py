@@ -124,6 +124,7 @@ def plot_misread(
     if images is None:
         from captcha_fastai.data import captcha_data
         images = captcha_data('captcha_images_v2')
+    ncols = min(ncols, len(lines))
     fig,axs = plt.subplots(-(-len(lines)//ncols), ncols, figsize=(2.2*ncols, 1.1*-(-len(lines)//ncols)), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax,(file,label,n,texts) in zip(axs.flat, lines):
