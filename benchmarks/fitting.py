@@ -123,9 +123,11 @@ def readings(learn):
 
 def records(df): return df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records')
 
+def readers_in(short=False): return cache/('short' if short else '')/'readers'
+
 def reader_of(row, short=False):
     "Where `crossval.py` keeps a reader of the row."
-    return cache/('short' if short else '')/'readers'/row.replace(', ', '-').replace(' ', '-')
+    return readers_in(short)/row.replace(', ', '-').replace(' ', '-')
 
 def parser(doc, name):
     "What the command lines have in common."

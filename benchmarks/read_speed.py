@@ -114,7 +114,7 @@ def main():
     args = parsed(p, 'read_speed')
     if args.threads and hasattr(os, 'sched_setaffinity'): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:args.threads])
     folders = args.readers or [at for o in crossval['final'] if ((at := reader_of(o, args.short))/'reader.json').exists()]
-    if not folders and not base_file.is_file(): p.error(f'there is no reader in {reader_of(peer, args.short).parent}; run crossval.py first, or name the folders of readers')
+    if not folders and not base_file.is_file(): p.error(f'there is no reader in {readers_in(args.short)}; run crossval.py first, or name the folders of readers')
     files = get_image_files(captcha_data('captcha_images_v2')).sorted()
     n,rounds,some = (40,1,5) if args.short else (2000,5,50)
     tests = {o.name: {'unseen': [], **load_json(o.parent/f'{o.name}.json', {})} for o in folders}

@@ -47,6 +47,11 @@ def _table(name, lines): return markdown_table(pd.DataFrame(lines).fillna('–')
 # %% ../nbs/16d_speed_results.ipynb #21192e26
 def _wrong(r): return {p['file'] for p in r['predictions'] if p['text'] != p['label']}
 
+def _counts(r):
+    "Images of a row, and how many of them are read right"
+    n = len(r['predictions'])
+    return n, n-len(_wrong(r))
+
 def _interval(k, n): return '{:.1f}–{:.1f}'.format(*(100*float(o) for o in wilson(k, n)))
 
 def crossval_table(
@@ -55,7 +60,7 @@ def crossval_table(
     "A line for each row and seed of the cross-validation, counted from its predictions."
     lines = []
     for r in _measured('crossval', path).get('rows', []):
-        n,k = len(r['predictions']),len(r['predictions'])-len(_wrong(r))
+        n,k = _counts(r)
         lines.append({'row': f"**{r['name']}**" if r['final'] else r['name'], 'captchas read': f'{100*k/n:.2f} % ({k:,} of {n:,})', '95 % interval': _interval(k, n), 'misread': n-k, 'by fold': ' · '.join(str(o) for o in _by_fold(r)),
                       'seed': r['seed'], 'drawn captchas first': 'yes' if r['pretrained'] else 'no', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
     return _table('crossval', lines)
@@ -67,7 +72,7 @@ def crossval_summary(
     lines,rows = [],[r for r in _measured('crossval', path).get('rows', []) if r['final']]
     for name in dict.fromkeys(r['name'] for r in rows):
         mine = sorted((r for r in rows if r['name'] == name), key=lambda r: r['seed'])
-        n,k = len(mine[0]['predictions']),[len(r['predictions'])-len(_wrong(r)) for r in mine]
+        (n,*_),k = zip(*map(_counts, mine)) # all seeds read the same images
         lines.append((-sum(k)/n/len(k), {'recipe': name, 'captchas read': ' · '.join(f'**{100*o/n:.1f} %**' for o in k), '95 % interval': _interval(round(sum(k)/len(k)), n), 'misread': ' · '.join(f'{n-o} of {n:,}' for o in k), 'seeds': ', '.join(str(r['seed']) for r in mine)}))
     return _table('crossval', [o for _,o in sorted(lines, key=lambda o: o[0])])
 
