@@ -2,7 +2,7 @@
 
     python ablations.py --bf16 --threads 1 [--arch crnn]
 
-Rows and ingredients are those of `ablations` in captcha_fastai/recipes.py. Seed s is trained without fold s of the cross-validation and read on it, so a row has 624 images, each read once; the last epoch counts. Warm starts that are alike are shared.
+Rows and ingredients are those of `ablations` in captcha_fastai/recipes.py. Seed s is trained on fold s of the cross-validation alone, 208 images, and reads the other 832, so a row has 2,496 readings; the last epoch counts. Warm starts that are alike are shared.
 A training that is stopped goes on where it was, and several can share the work (`--arch`, `--rows`)."""
 from captcha_fastai.recipes import ablations as table, crossval
 from crossval import train_fold
@@ -23,15 +23,15 @@ if __name__ == '__main__':
     for (arch,what),r in every.items():
         for seed in args.seeds:
             if (file := file_of(arch, what, seed)).exists(): continue
-            part = train_fold(captcha_data(crossval['data']), None, r, seed, seed, False, folder := file.with_suffix(''), args.short)
+            part = train_fold(captcha_data(crossval['data']), arch, r, seed, seed, 'few', folder := file.with_suffix(''), args.short)
             save_json(file, part)
             shutil.rmtree(folder)
             print(f"{arch} without {what}, seed {seed}: {score(pd.DataFrame(part['predictions']))}, {part['cpu_seconds']/60:.1f} CPU minutes", flush=True)
         done = [(seed, load_json(f)) for seed in seeds if (f := file_of(arch, what, seed)).exists()]
         if not done: continue
-        df = pd.DataFrame([p for _,part in done for p in part['predictions']])
+        df = pd.DataFrame([dict(p, seed=seed) for seed,part in done for p in part['predictions']])
         by_seed = [score(pd.DataFrame(part['predictions']))['captcha_accuracy'] for _,part in done]
         last = done[-1][1]
         row = dict(arch=arch, without=what, **score(df), seeds=[s for s,_ in done], by_seed=by_seed, recipe=r, cpu_minutes=round(sum(part['cpu_seconds'] for _,part in done)/60, 1), warm_cpu_minutes=round(last['warm']['cpu_seconds']/60, 1),
-                   predictions=df.to_dict('records'), **{k: last[k] for k in ('threads','machine','versions','commit','uncommitted','date')})
+                   misread=df[df.label != df.text].to_dict('records'), **{k: last[k] for k in ('threads','machine','versions','commit','uncommitted','date')})
         save_json(args.out, dict(rows=[o for o in load_json(args.out, dict(rows=[]))['rows'] if (o['arch'], o['without']) != (arch, what)] + [row]))

@@ -5,11 +5,11 @@
     python crossval.py --table                                 # everything in the tables once more, from the predictions alone
 
 The folds: file names sorted by their SHA-256, the i-th is in fold i mod 5, so anybody can make them; each prediction says its fold, too. A training that is stopped goes on where it was, and several can share the
-work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k.
+work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k; its rows are written with as many folds as there are.
 Of the first fold and seed of each row, a reader is kept in `cache/readers/` for `read_speed.py`, with the names of the images that it has not seen."""
 import hashlib
 from captcha_fastai.recipes import crossval as table
-from captcha_fastai.speed_results import crossval_table, mcnemar_table, misread_by_several
+from captcha_fastai.speed_results import crossval_table, inner_table, mcnemar_table, misread_by_several
 from captcha_fastai.all import *
 from fitting import *
 
@@ -18,27 +18,31 @@ def folds(names, n=table['folds']):
     order = sorted(names, key=lambda o: hashlib.sha256(o.encode()).hexdigest())
     return {o: i % n for i,o in enumerate(order)}
 
-def train_fold(path, name, r, fold, seed, inner, folder, short):
-    "Train on all folds but this one and read it; with `inner`, one of the others is read in its stead. With a name, a reader of the first is kept."
+def split(fold, kind, n=table['folds']):
+    "Which folds are trained on, and which are read, for this one: `rows` reads it, `inner` the next one, `few` trains on it alone."
+    after,others = (fold+1) % n,[k for k in range(n) if k != fold]
+    return dict(rows=(others, [fold]), inner=([k for k in others if k != after], [after]), few=([fold], others))[kind]
+
+def train_fold(path, name, r, fold, seed, kind, folder, short):
+    "Train by one `split` and read what it says. Of the first of `rows`, a reader is kept."
     files = get_image_files(path).sorted()
     of = folds([o.name for o in files])
-    test = (fold+1) % table['folds'] if inner else fold
-    train,valid = [[i for i,o in enumerate(files) if want(of[o.name])] for want in (lambda f: f not in (fold,test), lambda f: f == test)]
+    train,valid = [[i for i,o in enumerate(files) if of[o.name] in ks] for ks in split(fold, kind)]
     if short: train,valid = train[:64],valid[:32]
     dls = make_loaders(path, r, lambda _: (train,valid), files)
     learn,warm = warm_learner(dls, r, 1000*seed+fold)
     clock = fit(learn, r, folder, 1000*seed+fold)
     df = readings(learn)
-    if name and not inner and seed == fold == 0:
+    if kind == 'rows' and seed == fold == 0:
         at = reader_of(name, short)
         CaptchaReader.from_learner(learn).save(at)
         save_json(at.with_suffix('.json'), dict(row=name, recipe=r, unseen=list(df.file)))
-    return dict(fold=test, warm=warm, **clock.costs(), curve=clock.points, predictions=records(df.assign(fold=test)), **made())
+    return dict(fold=fold, warm=warm, **clock.costs(), curve=clock.points, predictions=records(df.assign(fold=df.file.map(of))), **made())
 
 def row(name, r, seed, parts):
     "The folds of a training put together."
     df = pd.DataFrame([p for part in parts for p in part['predictions']])
-    return dict(name=name, arch=r['arch'], **score(df), folds=table['folds'], seed=seed, recipe=r, pretrained=bool(r['body'] or r['pretrain'] or 'weights' in arch_meta[globals()[r['arch']]]), final=name in table['final'],
+    return dict(name=name, arch=r['arch'], **score(df), folds=len(parts), seed=seed, recipe=r, pretrained=bool(r['body'] or r['pretrain'] or 'weights' in arch_meta[globals()[r['arch']]]), final=name in table['final'],
                 minutes=round(sum(p['seconds'] for p in parts)/60, 1), cpu_minutes=round(sum(p['cpu_seconds'] for p in parts)/60, 1), warm_cpu_minutes=round(parts[0]['warm']['cpu_seconds']/60, 1),
                 **{k: parts[-1][k] for k in ('threads','machine','versions','commit','uncommitted','date')}, curves=dict(columns=['cpu_seconds','seconds',*columns], folds=[p['curve'] for p in parts]),
                 predictions=sorted(df.to_dict('records'), key=lambda o: o['file']))
@@ -61,15 +65,16 @@ if __name__ == '__main__':
         files = [home/f'{name}-{digest(r)}-{seed}-{kind}-{k}.json' for k in range(table['folds'])]
         for k,file in enumerate(files):
             if k not in args.folds or file.exists(): continue
-            part = train_fold(captcha_data(table['data']), name, r, k, seed, args.inner, folder := file.with_suffix(''), args.short)
+            part = train_fold(captcha_data(table['data']), name, r, k, seed, kind, folder := file.with_suffix(''), args.short)
             save_json(file, part)
             shutil.rmtree(folder)
             print(f"{name}, seed {seed}, fold {k}{' (inner)'*args.inner}: {score(pd.DataFrame(part['predictions']))}, {part['cpu_seconds']/60:.1f} CPU minutes", flush=True)
-        if not all(o.exists() for o in files): continue
+        done = [load_json(o) for o in files if o.exists()]
+        if len(done) < (1 if args.inner else table['folds']): continue
         res = load_json(args.out, dict(rows=[], inner=[]))
-        new = row(name, r, seed, [load_json(o) for o in files])
+        new = row(name, r, seed, done)
         if args.inner: new = {k:v for k,v in new.items() if k not in ('predictions','final')}
         res[kind] = [o for o in res[kind] if (o['name'], o['seed']) != (name, seed)] + [new]
         save_json(args.out, res)
     if args.out.exists():
-        for t in (crossval_table(args.out.parent), mcnemar_table(args.out.parent), misread_by_several(args.out.parent)): print(t, '\n')
+        for t in (crossval_table(args.out.parent), inner_table(args.out.parent), mcnemar_table(args.out.parent), misread_by_several(args.out.parent)): print(t, '\n')

@@ -35,12 +35,17 @@ _from_base = dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='c
 
 _steady = dict(rotate=2., scale=.03, shift=.01) # of `CaptchaAugment`: heads that tell places by where they are may take a moved character for its neighbour
 
-crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, steady places', 'nopool_xresnet, steady places', 'crnn', 'captcha_base'], rows={
+_more = dict(nopool_xresnet=dict(style='line_blur', n=30_000, lr=5e-3, bs=64), crnn=dict(style='line_blur', n=60_000, lr=3e-3, bs=64))
+
+crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, steady places', 'nopool_xresnet, more drawn captchas', 'crnn, more drawn captchas', 'captcha_base'], rows={
     **{arch: _real(arch) for arch in recipes},
     **{f'{arch}, steady places': _real(arch, augment=_steady) for arch in ('multihead_xresnet','nopool_xresnet')},
+    'nopool_xresnet, more drawn captchas': _real('nopool_xresnet', augment=_steady, pretrain=_more['nopool_xresnet']),
+    'crnn, more drawn captchas': _real('crnn', pretrain=_more['crnn']),
     'captcha_base': _from_base,
-    **{f'{arch}, averaged weights': _real(arch, average=.99) for arch in recipes},
-    **{f'{arch}, from nothing': _real(arch, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05)) for arch in recipes}})
+    'captcha_base, averaged weights': dict(_from_base, average=.99),
+    'multihead_xresnet, from nothing': _real('multihead_xresnet', augment=_steady, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05))})
+
 
 # %% ../nbs/15_recipes.ipynb #a4ff3d26
 bodies['short'] = dict(bodies['small_resnet'], pretrain=dict(bodies['small_resnet']['pretrain'], n=20_000))
@@ -52,17 +57,18 @@ to_97 = {**{arch: _real(arch) for arch in recipes},
          'captcha_base': _from_base}
 
 # %% ../nbs/15_recipes.ipynb #a7dc9f1d
-def _without(arch):
+def _without(arch, row):
     "What is left out: the recipe without it"
-    r = recipes[arch]
-    out = {'nothing': {}, 'drawn captchas': _nothing, 'variation of the real images': dict(augment=None), 'waves': dict(augment=dict(wave=0.)), 'light': dict(augment=dict(contrast=0., brightness=0.)),
-           'rise and fall of the learning rate': dict(schedule='flat'), 'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'dropout': dict(arch_args=dict(_real(arch)['arch_args'], ps=0.)), 'normalised pixels': dict(normalize=False)}
-    if r['pretrain']: out['warm start of the head'] = dict(pretrain=None)
-    if arch == 'crnn': out |= {'normalised columns': dict(arch_args=dict(_body, norm=False)), 'beam search': dict(decoder=None)}
-    else: out['label smoothing'] = dict(label_smoothing=0.)
-    return {k: _real(arch, **v) for k,v in out.items()}
+    r = crossval['rows'][row]
+    out = {'nothing': {}, 'drawn captchas': _nothing, 'warm start of the head': dict(pretrain=None), 'variation of the real images': dict(augment=None)}
+    if arch == 'multihead_xresnet':
+        out |= {'waves': dict(augment=dict(_steady, wave=0.)), 'light': dict(augment=dict(_steady, contrast=0., brightness=0.)), 'rise and fall of the learning rate': dict(schedule='flat'), 'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'normalised pixels': dict(normalize=False)}
+    if arch == 'crnn': out |= {'beam search': dict(decoder=None)}
+    else: out |= {'steady places': dict(augment={}), 'label smoothing': dict(label_smoothing=0.)}
+    return {k: dict(r, **v) for k,v in out.items()}
 
-ablations = {arch: _without(arch) for arch in recipes}
+ablations = {arch: _without(arch, row) for arch,row in {'multihead_xresnet': 'multihead_xresnet, steady places', 'nopool_xresnet': 'nopool_xresnet, more drawn captchas', 'crnn': 'crnn, more drawn captchas'}.items()}
+
 
 # %% ../nbs/15_recipes.ipynb #ca66beda
 stages = { # name: optimizer, batch size, weight decay, one cycle for each stage or a constant rate, and the stages

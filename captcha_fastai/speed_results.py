@@ -8,15 +8,16 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/speed_results.html.md"""
 from __future__ import annotations
 from collections import Counter
 from itertools import combinations
+import numpy as np
 import pandas as pd
 from .calibrate import wilson
 from .results import *
 from .results import _legend,_made_on
 
 # %% auto #0
-__all__ = ['crossval_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread', 'to_97_table',
-           'plot_to_97', 'throughput_table', 'loading_table', 'parts_table', 'busy_table', 'read_speed_table',
-           'ablations_table', 'growth_table', 'plot_growth']
+__all__ = ['crossval_table', 'inner_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread',
+           'to_97_table', 'plot_to_97', 'throughput_table', 'loading_table', 'parts_table', 'busy_table',
+           'read_speed_table', 'ablations_table', 'growth_table', 'plot_growth']
 
 # %% ../nbs/16d_speed_results.ipynb #cef8527f
 def _measured(name, path):
@@ -64,6 +65,12 @@ def crossval_table(
         lines.append({'row': f"**{r['name']}**" if r['final'] else r['name'], 'captchas read': f'{100*k/n:.2f} % ({k:,} of {n:,})', '95 % interval': _interval(k, n), 'misread': n-k, 'by fold': ' · '.join(str(o) for o in _by_fold(r)),
                       'seed': r['seed'], 'drawn captchas first': 'yes' if r['pretrained'] else 'no', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
     return _table('crossval', lines)
+
+def inner_table(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "What was chosen by: rows of `crossval.py --inner`, which see nothing of the fold that they are for."
+    return _table('crossval --inner', [{'row': r['name'], 'captchas read': f"{r['captcha_accuracy']:.2f} % ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'misread': r['n']-r['right'], 'folds': r['folds'], 'seed': r['seed']} for r in _measured('crossval', path).get('inner', [])])
 
 def crossval_summary(
     path=None, # As in `load_results`
@@ -214,16 +221,23 @@ def read_speed_table(
         'start to first text, s': r['first_text_s'], 'peak memory, MB': f"{r['peak_mb']:,}", 'file, MB': f"{r['megabytes']:.1f}", 'fine-tuned': _share(r.get('fine_tuned')), 'zero-shot': _share(r.get('zero_shot')), 'zero-shot, case folded': _share(r.get('zero_shot_folded')), 'zero-shot, alphabet given': _share(r.get('zero_shot_alphabet_given'))} for r in rows])
 
 # %% ../nbs/16d_speed_results.ipynb #3f0ae63f
+def _of_mean(xs):
+    "Mean and 95 % interval by Student's t, in a few characters"
+    from scipy.stats import t
+    mean,half = np.mean(xs), t.ppf(.975, len(xs)-1)*np.std(xs, ddof=1)/len(xs)**.5 if len(xs) > 1 else np.nan
+    return f'{mean:+.1f} ({mean-half:+.1f} to {mean+half:+.1f})'
+
 def ablations_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "A line for each ingredient that was left out, seeds together and apart."
+    "A line for each ingredient that was left out; the difference is taken seed by seed, with an interval over the seeds."
     rows,lines = _measured('ablations', path).get('rows', []),[]
     for r in rows:
         full = next((o for o in rows if o['arch'] == r['arch'] and o['without'] == 'nothing' and o['seeds'] == r['seeds']), None)
-        lines.append({'architecture': r['arch'], 'without': r['without'], 'captchas read': f"{r['captcha_accuracy']:.2f} % ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'by seed': ' · '.join(f'{o:.1f}' for o in r['by_seed']),
-                      'p': f'{mcnemar(_wrong(r), _wrong(full))[2]:.2g}' if full and full is not r else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
+        lines.append({'architecture': r['arch'], 'without': r['without'], 'captchas read': f"{r['captcha_accuracy']:.1f} %", 'by seed': ' · '.join(f'{o:.1f}' for o in r['by_seed']),
+                      'points that this costs': _of_mean(np.subtract(r['by_seed'], full['by_seed'])) if full and full is not r else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
     return _table('ablations', lines)
+
 
 # %% ../nbs/16d_speed_results.ipynb #a4122053
 _grows = dict(size=('height in pixels', lambda r: r['size'][0]), length=('characters of a text', lambda r: r['length']), alphabet=('characters of the alphabet', lambda r: r['n_class']-1), labels=('labelled images', lambda r: r['n_labelled']))
