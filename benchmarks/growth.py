@@ -5,7 +5,7 @@
 
 Every point is a training of its own in a process of its own, so its memory is its own: `nopool_xresnet` and `crnn` on the small body, fresh captchas of `ImageCaptcha` (60×160 pixels, 4 of 36 characters unless it is that which grows), as many samples at
 every point, read on 500 that nothing has seen. The time of an image is without the drawing of it. Labelled images are a fixed set of drawn captchas, a fifth of them to validate, with the library's defaults for
-few and many, and 20 epochs; `nopool_xresnet` only.
+few and many, and 20 epochs, or fewer where that would be more than 20,000 images; `nopool_xresnet` only.
 A script that is stopped goes on with the next point."""
 import json, string, subprocess, sys
 from captcha_fastai.all import *
@@ -20,8 +20,8 @@ def chinese(n=3500):
 archs = {'nopool_xresnet': dict(body='small_resnet', hidden=512), 'crnn': dict(body='small_resnet')}
 usual = dict(size=(60,160), length=4, chars=ascii94[:36])
 points = dict(
-    size=[dict(size=(h, round(h*8/3))) for h in (30, 45, 60, 90, 120, 180)],
-    length=[dict(length=n, size=(60, 40*max(n, 2))) for n in (1, 2, 4, 6, 8, 10, 12)],
+    size=[dict(size=(h, round(h*8/3))) for h in (30, 45, 60, 90, 120)],
+    length=[dict(length=n, size=(60, 40*max(n, 2))) for n in (1, 2, 4, 8, 12)],
     alphabet=[dict(chars=ascii94[:n]) for n in (10, 36, 62, 94)] + [dict(chinese=3500)],
     labels=[dict(n_labelled=n) for n in (50, 100, 200, 500, 1000, 2000, 5000, 10_000)])
 
@@ -39,12 +39,12 @@ class StepTime(Callback):
 def point(kind, o, arch, args):
     "One training: what it took, and what it reads."
     set_seed(0, reproducible=True)
-    synth,n,test = source(o, 'growth', args['fonts']),128 if args['short'] else 10_000,64 if args['short'] else 500
+    synth,n,test = source(o, 'growth', args['fonts']),128 if args['short'] else 8000,64 if args['short'] else 500
     if kind == 'labels':
         n = min(o['n_labelled'], n) if args['short'] else o['n_labelled']
         items = [synth[i] for i in range(n)]
         dls = CaptchaDataLoaders.from_lists('.', *map(list, zip(*items)), seed=0, bs=16 if n < 700 else 64, vocab=''.join(synth.chars), max_len=synth.length[1])
-        epochs = 1 if args['short'] else 20
+        epochs = 1 if args['short'] else min(20, 20_000//n)
     else: dls,epochs = CaptchaDataLoaders.from_synth(synth, n, test, bs=64),1
     learn,step,start = make_learner(dls, arch, archs[arch], bf16=args['bf16']),StepTime(),(time.process_time(), time.time())
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 3e-3, cbs=step)
