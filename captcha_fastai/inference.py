@@ -140,9 +140,8 @@ def _probe(learn):
 
 def _outputs(model, xb, temperature):
     "Log-probabilities of a learner's model, which stays in its mode and on its device"
-    device,training = next(model.parameters()).device,model.training
-    with torch.inference_mode(), exact_floats(device): out = model.eval()(xb.to(device))
-    model.train(training)
+    device = next(model.parameters()).device
+    with torch.inference_mode(), exact_floats(device), evaluating(model): out = model(xb.to(device))
     return (out.float()/temperature).log_softmax(-1).cpu().numpy()
 
 def _check_same(reader, learn):

@@ -23,8 +23,7 @@ __all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'fast_floats', 'T
 # %% ../nbs/12_learner.ipynb #8c414d3f
 def _check_fit(dls, model, c_in):
     "A CTC model must have a time step for everything that its labels need"
-    with torch.no_grad(): t = model.eval()(torch.zeros(1, c_in, *_size(dls))).shape[1]
-    model.train()
+    with torch.no_grad(), evaluating(model): t = model(torch.zeros(1, c_in, *_size(dls))).shape[1]
     tfm = getattr(dls, 'tfm', None)
     if tfm is None or not len(tfm.labels): return
     need = [int(steps_needed(encode_label(l, tfm.vocab, tfm.max_len)[None])) for l in tfm.labels]

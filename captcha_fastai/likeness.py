@@ -10,6 +10,7 @@ from fastai.vision.all import *
 from .base import *
 from .learner import *
 from .learner import _size
+from .models import evaluating
 from .styles_mixed import *
 from .synth import *
 
@@ -26,12 +27,9 @@ def image_features(
     model,images = learn.model,list(images)
     if not hasattr(model, 'body'): raise ValueError(f'{type(model).__name__} has no `body` whose features could be compared; take a model of the library, or one with `body` and `head`.')
     if not images: raise ValueError('There are no images to look at; give at least one.')
-    device,was = next(model.parameters()).device,model.training
+    device = next(model.parameters()).device
     def of(x): return torch.cat([x.mean(2), x.std(2, unbiased=False)], 1)
-    try:
-        model.eval()
-        with torch.no_grad(): parts = [of(model.body(b[0].to(device)).float().flatten(2)).cpu() for b in learn.dls.test_dl(images, bs=bs, num_workers=0)]
-    finally: model.train(was)
+    with torch.no_grad(), evaluating(model): parts = [of(model.body(b[0].to(device)).float().flatten(2)).cpu() for b in learn.dls.test_dl(images, bs=bs, num_workers=0)]
     return torch.cat(parts).numpy()
 
 # %% ../nbs/19a_likeness.ipynb #2450c0ff

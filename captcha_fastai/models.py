@@ -7,14 +7,14 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/models.html.md"""
 # %% ../nbs/08_models.ipynb #268c5267
 from __future__ import annotations
 import importlib
-from contextlib import nullcontext
+from contextlib import contextmanager,nullcontext
 import torch
 from torch import nn
 
 # %% auto #0
-__all__ = ['named_bodies', 'arch_meta', 'ResBlock', 'small_resnet', 'slim_resnet', 'body_name', 'make_body', 'feature_shape',
-           'exact_floats', 'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet', 'ColumnModel',
-           'ColumnNorm', 'BiLSTM', 'crnn', 'split_body_head']
+__all__ = ['named_bodies', 'arch_meta', 'ResBlock', 'small_resnet', 'slim_resnet', 'body_name', 'make_body', 'evaluating',
+           'feature_shape', 'exact_floats', 'PositionModel', 'ConcatPool', 'multihead_xresnet', 'nopool_xresnet',
+           'ColumnModel', 'ColumnNorm', 'BiLSTM', 'crnn', 'split_body_head']
 
 # %% ../nbs/08_models.ipynb #826d5663
 named_bodies = {} # name: a function `(pretrained=…)` that builds a body
@@ -129,6 +129,17 @@ def make_body(
     _adapt_channels(model, c_in, given=isinstance(body, nn.Module))
     return model
 
+# %% ../nbs/08_models.ipynb #e7a1c0de
+@contextmanager
+def evaluating(
+    model:nn.Module, # Used in the body of the `with`
+):
+    "In it, the model is in evaluation mode; after it, each of its modules is in the mode that it had before."
+    was = [(m, m.training) for m in model.modules()]
+    try: yield model.eval()
+    finally:
+        for m,training in was: m.training = training
+
 # %% ../nbs/08_models.ipynb #47234f15
 def feature_shape(
     body:nn.Module, # `(N, c_in, h, w)` to `(N, c, h', w')`
@@ -136,11 +147,9 @@ def feature_shape(
     c_in:int=3, # Channels
 ) -> tuple: # (c, h', w')
     "The shape of `body`'s feature map for images of `size`."
-    training = body.training
     try:
-        with torch.no_grad(): out = body.eval()(torch.zeros(1, c_in, *size))
+        with torch.no_grad(), evaluating(body): out = body(torch.zeros(1, c_in, *size))
     except RuntimeError as e: raise ValueError(f'Images of {size[0]}×{size[1]} pixels are too small for this body ({e}); use larger ones with `size=`.') from e
-    finally: body.train(training)
     if out.ndim != 4: raise ValueError(f'The body gives {tuple(out.shape)}; a feature map (N, c, h, w) is needed. Use a convolutional network.')
     return tuple(out.shape[1:])
 

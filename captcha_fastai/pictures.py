@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from .ctc_plots import plot_columns
-from .models import ColumnModel
+from .models import ColumnModel,evaluating
 from .results import look
 from .styles import STYLES
 from .synth import SynthCaptcha
@@ -80,14 +80,11 @@ def cells_of(
     x:torch.Tensor, # `(1, c, h, w)`
 ) -> tuple: # (rows, columns); (1, 1) if the head throws all cells together, one row if it reads columns
     "The places that the head can tell apart: the cells of the body's map, unless shuffling them changes nothing."
-    was,column = model.training,isinstance(model, ColumnModel)
-    try:
-        with torch.no_grad():
-            f = model.eval().body(x)
-            if column: return 1,f.shape[3]
-            differ = f[:,:,:,:1].expand_as(f) + torch.arange(f.shape[3], device=f.device) # each column of the map is another
-            return (1,1) if torch.allclose(model.head(differ), model.head(differ.flip(3)), atol=1e-4, rtol=1e-3) else tuple(f.shape[2:])
-    finally: model.train(was)
+    with torch.no_grad(), evaluating(model):
+        f = model.body(x)
+        if isinstance(model, ColumnModel): return 1,f.shape[3]
+        differ = f[:,:,:,:1].expand_as(f) + torch.arange(f.shape[3], device=f.device) # each column of the map is another
+        return (1,1) if torch.allclose(model.head(differ), model.head(differ.flip(3)), atol=1e-4, rtol=1e-3) else tuple(f.shape[2:])
 
 def _input(learn, image): return learn.dls.test_dl([image], bs=1, num_workers=0).one_batch()[0]
 
@@ -98,13 +95,11 @@ def receptive_field(
     cell:tuple=None, # (row, column) of the map; by default the one in the middle
 ) -> np.ndarray: # `(h, w)`, the largest 1
     "How strongly each pixel acts on one cell of the body's map: the size of the gradient."
-    was = model.training
-    try:
+    with evaluating(model):
         x = x.detach().clone().requires_grad_()
-        f = model.eval().body(x)
+        f = model.body(x)
         r,c = cell or (f.shape[2]//2, f.shape[3]//2)
         g, = torch.autograd.grad(f[0,:,r,c].sum(), x)
-    finally: model.train(was)
     g = g[0].abs().sum(0).cpu().numpy()
     return g/max(g.max(), 1e-12)
 
@@ -136,14 +131,11 @@ def evidence(
     x:torch.Tensor, # `(1, c, h, w)`
 ) -> tuple: # ids `(T,)` of the likeliest classes; shares `(T, rows, columns)`, each with the largest 1
     "For each place or column: how much each cell of the body's map speaks for the class that is answered."
-    was = model.training
     kept = []
-    hook = model.body.register_forward_hook(lambda m,i,o: kept.append(o))
-    try:
-        logits = model.eval()(x.detach().clone().requires_grad_())[0]
+    with evaluating(model), model.body.register_forward_hook(lambda m,i,o: kept.append(o)):
+        logits = model(x.detach().clone().requires_grad_())[0]
         ids = logits.argmax(-1)
         parts = [(torch.autograd.grad(logits[t,c], kept[0], retain_graph=True)[0]*kept[0])[0].sum(0).clamp(min=0).detach() for t,c in enumerate(ids.tolist())]
-    finally: hook.remove(); model.train(was)
     return ids.cpu().numpy(), np.stack([(p/p.max().clamp(min=1e-12)).cpu().numpy() for p in parts])
 
 # %% ../nbs/13c_pictures.ipynb #636e5b31
