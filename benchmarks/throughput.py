@@ -57,7 +57,7 @@ def per_second(fs, n, rounds, may_fail=()):
     return {k: dict(error=failed[k]) if k in failed else dict(per_second=round(n/median(w for w,_ in o), 1), per_cpu_second=round(n/median(c for _,c in o), 1)) for k,o in seen.items()}
 
 def steps(args):
-    rows,n,rounds = [],*((1,1) if args.short else (4,7))
+    rows,n,rounds = [],*((1,1) if args.short else (2,3))
     for name,(arch,kw,size) in list(archs.items())[:2 if args.short else None]:
         fs = {}
         for way,o in ways.items():
@@ -135,7 +135,7 @@ def busy(args):
         dls.train.repeat(50 if torch.cuda.is_available() and not args.short else 1)
         step,(x,y) = trainer(r['arch'], r['arch_args'], r['size'], bf16=args.bf16),dls.train.one_batch()
         fs = {'with the loader': lambda: [step(*b) for b in dls.train], 'one batch': lambda: [step(x, y) for _ in range(len(dls.train))]}
-        found = per_second(fs, len(dls.train)*args.bs, 1 if args.short else 5)
+        found = per_second(fs, len(dls.train)*args.bs, 1 if args.short else 2)
         rows.append(dict(arch=name, bs=args.bs, bf16=args.bf16, workers=args.workers, **{k: o['per_second'] for k,o in found.items()}, busy=round(100*found['with the loader']['per_second']/found['one batch']['per_second'], 1)))
         print(rows[-1], flush=True)
     return rows
