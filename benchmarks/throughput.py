@@ -17,20 +17,20 @@ archs = {**{k: (r['arch'], r['arch_args'], (50,200)) for k,r in crossval['rows']
          'nopool_xresnet, xresnet34': ('nopool_xresnet', {}, (50,200)), 'multihead_xresnet, xresnet34': ('multihead_xresnet', {}, (50,200)), 'crnn, resnet34': ('crnn', {}, (50,200)),
          'captcha_base': ('captcha_base', {}, (50,200)), 'compact_cnn': ('compact_cnn', dict(norm=True), (46,284)), 'dense_cnn': ('dense_cnn', dict(norm=True), (46,284)),
          'resnet_transformer': ('resnet_transformer', {}, (64,192)), 'resnet_heads': ('resnet_heads', {}, (72,96))}
-ways = {'float32, contiguous': dict(channels_last=False), 'float32': {}, 'bfloat16': dict(bf16=True), 'bfloat16, compiled': dict(bf16=True, compiled=True)} # images last in channels unless said
+ways = {'float32, contiguous': dict(channels_last=False), 'float32': {}, 'bfloat16': dict(bf16=True), 'bfloat16, compiled': dict(bf16=True, compiled=True), "bfloat16, fastai's Adam": dict(bf16=True, opt_func=Adam)} # images last in channels unless said
 vocab,length = Vocab('2345678bcdefgmnpwxy'),5
 
 def device(): return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 def wait():
     if torch.cuda.is_available(): torch.cuda.synchronize()
 
-def trainer(arch, args, size, channels_last=True, bf16=False, compiled=False):
+def trainer(arch, args, size, channels_last=True, bf16=False, compiled=False, opt_func=FusedAdam):
     "A function that makes a training step on a batch."
     f,dev = globals()[arch],device()
     form = dict(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     set_seed(0, reproducible=True)
     model = f(len(vocab), length, size, **args).to(dev, **form).train()
-    loss,opt = loss_types[arch_meta[f]['head']](vocab),Adam(params(model), 1e-4)
+    loss,opt = loss_types[arch_meta[f]['head']](vocab),opt_func(params(model), 1e-4)
     run = torch.compile(model) if compiled else model
     def step(x, y):
         with torch.autocast(dev.type, torch.bfloat16, enabled=bf16): out = run(x.as_subclass(Tensor).contiguous(**form))

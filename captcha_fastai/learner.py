@@ -8,6 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/learner.html.md"""
 from __future__ import annotations
 import contextlib,ctypes
 from fastai.vision.all import *
+from torch.optim.adamw import adamw
 from .base import *
 from .data import *
 from .heads import *
@@ -18,7 +19,8 @@ from .systems import *
 from .vocab import *
 
 # %% auto #0
-__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'fast_floats', 'TrimMemory', 'get_arch', 'captcha_learner']
+__all__ = ['default_metrics', 'CaptchaLearner', 'CPUBfloat16', 'fast_floats', 'TrimMemory', 'FusedAdam', 'get_arch',
+           'captcha_learner']
 
 # %% ../nbs/12_learner.ipynb #8c414d3f
 def _check_fit(dls, model, c_in):
@@ -120,6 +122,37 @@ class TrimMemory(Callback):
     def after_epoch(self):
         with contextlib.suppress(OSError, TypeError, AttributeError): ctypes.CDLL(None).malloc_trim(0) # only glibc has it
 
+# %% ../nbs/12_learner.ipynb #f05ed001
+class FusedAdam(Optimizer):
+    "fastai's `Adam`, decoupled weight decay included, as one call of PyTorch's fused AdamW (Loshchilov and Hutter 2019)."
+    def __init__(self,
+        params, # Parameters, or a list of groups of them
+        lr, # Learning rate
+        mom:float=0.9, # Decay of the average of the gradients
+        sqr_mom:float=0.99, # Decay of the average of their squares
+        eps:float=1e-5, # Added to the root of the latter
+        wd:float=0.01, # Weight decay, for those parameters that fastai decays
+    ): super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    def step(self, closure=None):
+        "Change all parameters that have a gradient."
+        for h,group in zip(self.hypers, self.param_lists):
+            for decay in (True, False):
+                some = [p for p in group if p.grad is not None and self.state[p].get('do_wd', True) == decay]
+                if some: _fused_step(some, [self.state[p] for p in some], h, h['wd']*decay)
+
+def _laid_out(t, p): return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
+
+def _fused_step(params, states, h, wd):
+    "One step of `params` of a group; the states are kept as fastai keeps them"
+    for p,s in zip(params, states): # the fused step goes through memory, so all has to lie in it as the parameter does; what was loaded from a file may not
+        for k in ('grad_avg','sqr_avg'): s[k] = _laid_out(s[k], p) if k in s else torch.zeros_like(p)
+    averages,device = [[s[k] for s in states] for k in ('grad_avg','sqr_avg')],params[0].device
+    steps = torch.tensor([float(s.get('step', 0)) for s in states], device=device).unbind()
+    with torch.no_grad():
+        adamw(params, [_laid_out(p.grad, p) for p in params], *averages, [], list(steps), fused=device.type in ('cpu','cuda'), amsgrad=False, maximize=False,
+              lr=h['lr'], beta1=h['mom'], beta2=h['sqr_mom'], eps=h['eps'], weight_decay=wd)
+    for s in states: s['step'] = s.get('step', 0)+1
+
 # %% ../nbs/12_learner.ipynb #c40397da
 def get_arch(
     arch, # A builder, or the name of one that is in `arch_meta`
@@ -156,7 +189,7 @@ def captcha_learner(
     if meta['head'] == 'ctc': _check_fit(dls, model, c_in)
     if normalize: _normalize(dls, pretrained, c_in)
     loss_func = ifnone(loss_func, loss_types[meta['head']](vocab, decoder))
-    kwargs = {'splitter':meta['split'], **kwargs}
+    kwargs = {'splitter':meta['split'], 'opt_func':FusedAdam, **kwargs}
     learn = CaptchaLearner(dls, model, loss_func=loss_func, metrics=ifnone(metrics, [copy(o) for o in default_metrics]), **kwargs)
     learn.arch,learn.arch_args,learn.size,learn.c_in = arch,arch_args,_size(dls),c_in # what readers are built from
     if weights is None and 'weights' in meta: weights = meta['weights'](c_in)

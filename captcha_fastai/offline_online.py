@@ -28,7 +28,7 @@ def adadelta(
     "An `opt_func`: `torch.optim.Adadelta` for fastai."
     return OptimWrapper(params, torch.optim.Adadelta, lr=lr, rho=rho, eps=eps, weight_decay=wd)
 
-opt_funcs = dict(adam=Adam, adadelta=adadelta)
+opt_funcs = dict(adam=FusedAdam, adadelta=adadelta)
 
 # %% ../nbs/14a_offline_online.ipynb #51c0d434
 class StopWhenLearnt(Callback):
