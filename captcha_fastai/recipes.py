@@ -60,11 +60,12 @@ to_97 = {**{arch: _real(arch) for arch in recipes},
 def _without(arch, row):
     "What is left out: the recipe without it"
     r = crossval['rows'][row]
-    out = {'nothing': {}, 'drawn captchas': _nothing, 'warm start of the head': dict(pretrain=None), 'variation of the real images': dict(augment=None)}
-    if arch == 'multihead_xresnet':
-        out |= {'waves': dict(augment=dict(_steady, wave=0.)), 'light': dict(augment=dict(_steady, contrast=0., brightness=0.)), 'rise and fall of the learning rate': dict(schedule='flat'), 'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'normalised pixels': dict(normalize=False)}
+    out = {'nothing': {}, 'drawn captchas': _nothing, 'warm start of the head': dict(pretrain=None)}
     if arch == 'crnn': out |= {'beam search': dict(decoder=None)}
-    else: out |= {'steady places': dict(augment={}), 'label smoothing': dict(label_smoothing=0.)}
+    else: out |= {'steady places': dict(augment={})}
+    if arch == 'multihead_xresnet':
+        out |= {'variation of the real images': dict(augment=None), 'waves': dict(augment=dict(_steady, wave=0.)), 'light': dict(augment=dict(_steady, contrast=0., brightness=0.)), 'rise and fall of the learning rate': dict(schedule='flat'),
+                'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'label smoothing': dict(label_smoothing=0.), 'normalised pixels': dict(normalize=False)}
     return {k: dict(r, **v) for k,v in out.items()}
 
 ablations = {arch: _without(arch, row) for arch,row in {'multihead_xresnet': 'multihead_xresnet, steady places', 'nopool_xresnet': 'nopool_xresnet, more drawn captchas', 'crnn': 'crnn, more drawn captchas'}.items()}
