@@ -2,10 +2,10 @@
 
     python crossval.py --bf16 --threads 1                      # all rows of `crossval` in captcha_fastai/recipes.py, folds and seeds that are not done yet
     python crossval.py --bf16 --threads 1 --inner              # to choose by: within the training images of each fold, one fold to measure on
-    python crossval.py --table                                 # everything in the tables once more, from the predictions alone
+    python crossval.py --table                                 # the tables once more, from the predictions
 
 The folds: file names sorted by their SHA-256, the i-th is in fold i mod 5, so anybody can make them; each prediction says its fold, too. A training that is stopped goes on where it was, and several can share the
-work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k; its rows are written with as many folds as there are.
+work (`--rows`, `--folds`). Final rows have two seeds. `--inner` for fold k trains on three folds, measures on fold k+1, and never opens fold k; its rows are written with the folds that there are.
 Of the first fold and seed of each row, a reader is kept in `cache/readers/` for `read_speed.py`, with the names of the images that it has not seen."""
 import hashlib
 from captcha_fastai.recipes import crossval as table
@@ -24,7 +24,7 @@ def split(fold, kind, n=table['folds']):
     return dict(rows=(others, [fold]), inner=([k for k in others if k != after], [after]), few=([fold], others))[kind]
 
 def train_fold(path, name, r, fold, seed, kind, folder, short):
-    "Train by one `split` and read what it says. Of the first of `rows`, a reader is kept."
+    "Train by one `split` and read what it says. Of the first of `rows`, a reader is kept under the row's name."
     files = get_image_files(path).sorted()
     of = folds([o.name for o in files])
     train,valid = [[i for i,o in enumerate(files) if of[o.name] in ks] for ks in split(fold, kind)]
@@ -73,8 +73,11 @@ if __name__ == '__main__':
         if len(done) < (1 if args.inner else table['folds']): continue
         res = load_json(args.out, dict(rows=[], inner=[]))
         new = row(name, r, seed, done)
-        if args.inner: new = {k:v for k,v in new.items() if k not in ('predictions','final')}
+        if args.inner: new = dict({k:v for k,v in new.items() if k not in ('predictions','final')}, folds=[p['fold'] for p in done], misread=[p for p in new['predictions'] if p['text'] != p['label']])
         res[kind] = [o for o in res[kind] if (o['name'], o['seed']) != (name, seed)] + [new]
         save_json(args.out, res)
     if args.out.exists():
+        res = load_json(args.out)
+        for o in res['rows']: o['final'] = o['name'] in table['final'] # which may have changed since
+        save_json(args.out, res)
         for t in (crossval_table(args.out.parent), inner_table(args.out.parent), mcnemar_table(args.out.parent), misread_by_several(args.out.parent)): print(t, '\n')

@@ -3,11 +3,12 @@
     python growth.py --bf16 --threads 1 [size length alphabet labels …]
     python growth.py alphabet --fonts NotoSansCJK-Regular.ttc      # the 3,500 Chinese characters need a font that has them
 
-Every point is a training of its own in a process of its own, so its memory is its own: `nopool_xresnet` and `crnn` on the small body, fresh captchas of `ImageCaptcha` (60×160 pixels, 4 of 36 characters unless it is that which grows), as many samples at
-every point, read on 500 that nothing has seen. The time of an image is without the drawing of it. Labelled images are a fixed set of drawn captchas, a fifth of them to validate, with the library's defaults for
-few and many, and 20 epochs, or fewer where that would be more than 20,000 images; `nopool_xresnet` only.
+Every point is a training of its own in a process of its own, so its memory is its own: `nopool_xresnet` and `crnn` on the small body that all recipes start from, fresh captchas of `ImageCaptcha` (60×160 pixels, 4 of 36 characters unless it is that
+which grows), as many samples at every point, read on 500 that nothing has seen. The time of an image is without the drawing of it. Labelled images are a fixed set of drawn captchas, a fifth of them to validate, with the variation
+that the library has for few or many, and for all of them some 20,000 images in batches of 32, so few images are seen often; `nopool_xresnet` only.
 A script that is stopped goes on with the next point."""
 import json, string, subprocess, sys
+from captcha_fastai.recipes import crossval
 from captcha_fastai.all import *
 from fitting import *
 
@@ -25,9 +26,22 @@ points = dict(
     alphabet=[dict(chars=ascii94[:n]) for n in (10, 36, 62, 94)] + [dict(chinese=3500)],
     labels=[dict(n_labelled=n) for n in (50, 100, 200, 500, 1000, 2000, 5000, 10_000)])
 
+def warm_body(args):
+    "A file with the body that the recipes start from."
+    file = cache/('short' if args.short else '')/'growth-body.pth'
+    if not file.exists():
+        r = whole(dict(crossval['rows']['crnn'], pretrain=None), args.short, args.bf16)
+        files = get_image_files(captcha_data(crossval['data'])).sorted()
+        learn,_ = warm_learner(make_loaders(files[0].parent, r, RandomSplitter(seed=0), files), r, 0)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({k: v for k,v in learn.model.state_dict().items() if k.startswith('body.')}, file)
+    return str(file)
+
 def source(o, seed, fonts=None):
     o = {**usual, **o}
     return SynthCaptcha(chinese(o['chinese']) if 'chinese' in o else o['chars'], o['length'], o['size'], 'image_captcha', seed, fonts=fonts)
+
+def samples(short): return 128 if short else 8000
 
 class StepTime(Callback):
     "Seconds of the processor from a batch that is there to the end of its step."
@@ -39,14 +53,16 @@ class StepTime(Callback):
 def point(kind, o, arch, args):
     "One training: what it took, and what it reads."
     set_seed(0, reproducible=True)
-    synth,n,test = source(o, 'growth', args['fonts']),128 if args['short'] else 8000,64 if args['short'] else 500
+    synth,n,test = source(o, 'growth', args['fonts']),samples(args['short']),64 if args['short'] else 500
     if kind == 'labels':
         n = min(o['n_labelled'], n) if args['short'] else o['n_labelled']
         items = [synth[i] for i in range(n)]
-        dls = CaptchaDataLoaders.from_lists('.', *map(list, zip(*items)), seed=0, bs=16 if n < 700 else 64, vocab=''.join(synth.chars), max_len=synth.length[1])
-        epochs = 1 if args['short'] else min(20, 20_000//n)
+        dls = CaptchaDataLoaders.from_lists('.', *map(list, zip(*items)), seed=0, bs=32, repeat=1, vocab=''.join(synth.chars), max_len=synth.length[1])
+        epochs = 1 if args['short'] else round(20_000/len(dls.train_ds))
     else: dls,epochs = CaptchaDataLoaders.from_synth(synth, n, test, bs=64),1
-    learn,step,start = make_learner(dls, arch, archs[arch], bf16=args['bf16']),StepTime(),(time.process_time(), time.time())
+    learn,step = make_learner(dls, arch, archs[arch], bf16=args['bf16']),StepTime()
+    learn.model.load_state_dict({**learn.model.state_dict(), **torch.load(args['body'], weights_only=True)})
+    start = time.process_time(),time.time()
     with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 3e-3, cbs=step)
     cpu,wall = time.process_time()-start[0],time.time()-start[1]
     fresh = source(o, 'growth, test', args['fonts'])
@@ -56,7 +72,7 @@ def point(kind, o, arch, args):
     texts = [r.text for r in reader.read(list(images), progress=False)]
     read_ms = 1000*(time.process_time()-start)/test
     peak = int(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))//1024 # of this process alone
-    return dict(kind=kind, **{k: (list(v) if isinstance(v, tuple) else v) for k,v in o.items()}, arch=arch, n_class=len(dls.vocab), samples=step.images, parameters=sum(p.numel() for p in learn.model.parameters()), cpu_minutes=round(cpu/60, 2), minutes=round(wall/60, 2),
+    return dict(kind=kind, **({} if kind == 'labels' else dict(captchas=n)), **{k: (list(v) if isinstance(v, tuple) else v) for k,v in o.items()}, arch=arch, n_class=len(dls.vocab), samples=step.images, parameters=sum(p.numel() for p in learn.model.parameters()), cpu_minutes=round(cpu/60, 2), minutes=round(wall/60, 2),
                 step_ms=round(1000*step.spent/step.images, 3), read_ms=round(read_ms, 3), peak_mb=peak, **score(pd.DataFrame(dict(label=labels, text=texts))), seed=0, bf16=args['bf16'], **made())
 
 if __name__ == '__main__':
@@ -72,13 +88,14 @@ if __name__ == '__main__':
         sys.exit()
     for kind in args.kinds:
         if kind not in points: p.error(f"there is no {kind!r}; there are {', '.join(points)}")
+    body = warm_body(args)
     for kind,o,arch in ((k, o, a) for k in args.kinds for o in (points[k][:2] if args.short else points[k]) for a in (['nopool_xresnet'] if k == 'labels' else args.arch)):
-        key = json.loads(json.dumps(dict(kind=kind, **o, arch=arch)))
+        key = json.loads(json.dumps(dict(kind=kind, **o, arch=arch, **({} if kind == 'labels' else dict(captchas=samples(args.short))))))
         rows = load_json(args.out, dict(rows=[]))['rows']
         if any(key.items() <= r.items() for r in rows): continue
         if 'chinese' in o and not args.fonts: print(f'{key}: left out, for it needs --fonts with a font that has these characters', flush=True); continue
         fonts = args.fonts if 'chinese' in o else None
-        words = json.dumps(dict(kind=kind, o=o, arch=arch, args=dict(short=args.short, bf16=args.bf16, fonts=fonts)))
+        words = json.dumps(dict(kind=kind, o=o, arch=arch, args=dict(short=args.short, bf16=args.bf16, fonts=fonts, body=body)))
         done = subprocess.run([sys.executable, __file__, '--point', words, *(['--threads', str(args.threads)] if args.threads else [])], check=True, stdout=subprocess.PIPE, text=True)
         new = json.loads(done.stdout.splitlines()[-1])
         save_json(args.out, dict(rows=load_json(args.out, dict(rows=[]))['rows'] + [new]))

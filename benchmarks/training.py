@@ -58,7 +58,7 @@ def synth_test(data, n):
 def make_learner(dls, row):
     arch = globals()[row['arch']]
     loss = None if arch_meta[arch]['head'] == 'ctc' else PositionCrossEntropyLoss(dls.vocab, label_smoothing=row['label_smoothing'])
-    return captcha_learner(dls, arch, normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else Adam)
+    return captcha_learner(dls, arch, normalize=row['normalize'], arch_args=row['arch_args'], loss_func=loss, opt_func=partial(Adam, **row['opt']) if row['opt'] else FusedAdam)
 
 def readings(learn, dl):
     "Labels, texts and confidences of everything in `dl`."

@@ -124,7 +124,7 @@ class TrimMemory(Callback):
 
 # %% ../nbs/12_learner.ipynb #f05ed001
 class FusedAdam(Optimizer):
-    "fastai's `Adam`, decoupled weight decay included, as one call of PyTorch's fused AdamW (Loshchilov and Hutter 2019)."
+    "fastai's `Adam`, decoupled weight decay included, as one call of PyTorch's fused AdamW (Loshchilov and Hutter 2019) for all parameters that it can take; the others go fastai's way."
     def __init__(self,
         params, # Parameters, or a list of groups of them
         lr, # Learning rate
@@ -132,24 +132,33 @@ class FusedAdam(Optimizer):
         sqr_mom:float=0.99, # Decay of the average of their squares
         eps:float=1e-5, # Added to the root of the latter
         wd:float=0.01, # Weight decay, for those parameters that fastai decays
-    ): super().__init__(params, [], lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
+    ): super().__init__(params, Adam([nn.Parameter(torch.zeros(1))], lr).cbs, lr=lr, mom=mom, sqr_mom=sqr_mom, eps=eps, wd=wd)
     def step(self, closure=None):
         "Change all parameters that have a gradient."
-        for h,group in zip(self.hypers, self.param_lists):
-            for decay in (True, False):
-                some = [p for p in group if p.grad is not None and self.state[p].get('do_wd', True) == decay]
-                if some: _fused_step(some, [self.state[p] for p in some], h, h['wd']*decay)
+        if closure is not None: raise NotImplementedError("fastai's optimizers take no closure")
+        together = defaultdict(list)
+        for i,(group,h) in enumerate(zip(self.param_lists, self.hypers)):
+            for p in group:
+                if p.grad is None: continue
+                if _fusable(p): together[i, p.device, p.dtype, self.state[p].get('do_wd', True)].append(p)
+                else:
+                    for cb in self.cbs: self.state[p].update(cb(p, **{**self.state[p], **h}) or {})
+        for (i,*_,decay),ps in together.items(): _fused_step(ps, [self.state[p] for p in ps], h := self.hypers[i], h['wd']*decay)
 
-def _laid_out(t, p): return t if t.stride() == p.stride() else torch.empty_like(p).copy_(t)
+def _fusable(p):
+    "The fused step goes through memory from one end to the other"
+    return p.device.type in ('cpu','cuda') and p.is_floating_point() and not p.grad.is_sparse and (p.is_contiguous() or p.is_contiguous(memory_format=torch.channels_last))
+
+def _laid_out(t, p): return t if (t.stride(), t.dtype, t.device) == (p.stride(), p.dtype, p.device) else torch.empty_like(p).copy_(t)
 
 def _fused_step(params, states, h, wd):
-    "One step of `params` of a group; the states are kept as fastai keeps them"
-    for p,s in zip(params, states): # the fused step goes through memory, so all has to lie in it as the parameter does; what was loaded from a file may not
+    "One step of `params`; the states are kept as fastai keeps them"
+    for p,s in zip(params, states): # what was loaded from a file may lie in memory in another way
         for k in ('grad_avg','sqr_avg'): s[k] = _laid_out(s[k], p) if k in s else torch.zeros_like(p)
-    averages,device = [[s[k] for s in states] for k in ('grad_avg','sqr_avg')],params[0].device
-    steps = torch.tensor([float(s.get('step', 0)) for s in states], device=device).unbind()
+    averages = [[s[k] for s in states] for k in ('grad_avg','sqr_avg')]
+    steps = torch.tensor([float(s.get('step', 0)) for s in states], device=params[0].device).unbind()
     with torch.no_grad():
-        adamw(params, [_laid_out(p.grad, p) for p in params], *averages, [], list(steps), fused=device.type in ('cpu','cuda'), amsgrad=False, maximize=False,
+        adamw(params, [_laid_out(p.grad, p) for p in params], *averages, [], list(steps), fused=True, amsgrad=False, maximize=False,
               lr=h['lr'], beta1=h['mom'], beta2=h['sqr_mom'], eps=h['eps'], weight_decay=wd)
     for s in states: s['step'] = s.get('step', 0)+1
 

@@ -134,7 +134,7 @@ def make_body(
 def evaluating(
     model:nn.Module, # Used in the body of the `with`
 ):
-    "In it, the model is in evaluation mode; after it, each of its modules is in the mode that it had before."
+    "In it, the model is in evaluation mode; after it, each of its modules is in the mode that it had before, for which `train` is not called again."
     was = [(m, m.training) for m in model.modules()]
     try: yield model.eval()
     finally:
@@ -229,7 +229,7 @@ def nopool_xresnet(
     _check_size(size, max_len)
     body = make_body(body, c_in, pretrained, cut)
     c,h,w = feature_shape(body, size, c_in)
-    head = nn.Sequential(nn.Flatten(), nn.ReLU(inplace=True), nn.Dropout(ps), nn.Linear(c*h*w, hidden), nn.ReLU(inplace=True),
+    head = nn.Sequential(nn.Flatten(), nn.ReLU(), nn.Dropout(ps), nn.Linear(c*h*w, hidden), nn.ReLU(inplace=True),
                          nn.BatchNorm1d(hidden), nn.Dropout(ps), nn.Linear(hidden, max_len*n_class))
     return PositionModel(body, _init_head(head), n_class, max_len)
 

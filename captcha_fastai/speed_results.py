@@ -69,8 +69,8 @@ def crossval_table(
 def inner_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "What was chosen by: rows of `crossval.py --inner`, which see nothing of the fold that they are for."
-    return _table('crossval --inner', [{'row': r['name'], 'captchas read': f"{r['captcha_accuracy']:.2f} % ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'misread': r['n']-r['right'], 'folds': r['folds'], 'seed': r['seed']} for r in _measured('crossval', path).get('inner', [])])
+    "Rows of `crossval.py --inner`, which see nothing of the fold that they are for."
+    return _table('crossval --inner', [{'row': r['name'], 'captchas read': f"{r['captcha_accuracy']:.2f} % ({r['right']:,} of {r['n']:,})", '95 % interval': f"{r['low']:.1f}–{r['high']:.1f}", 'misread': r['n']-r['right'], 'for the folds': ', '.join(map(str, r['folds'])), 'seed': r['seed']} for r in _measured('crossval', path).get('inner', [])])
 
 def crossval_summary(
     path=None, # As in `load_results`
@@ -224,7 +224,9 @@ def read_speed_table(
 def _of_mean(xs):
     "Mean and 95 % interval by Student's t, in a few characters"
     from scipy.stats import t
-    mean,half = np.mean(xs), t.ppf(.975, len(xs)-1)*np.std(xs, ddof=1)/len(xs)**.5 if len(xs) > 1 else np.nan
+    mean = np.mean(xs)
+    if len(xs) < 2: return f'{mean:+.1f}'
+    half = t.ppf(.975, len(xs)-1)*np.std(xs, ddof=1)/len(xs)**.5
     return f'{mean:+.1f} ({mean-half:+.1f} to {mean+half:+.1f})'
 
 def ablations_table(
@@ -235,9 +237,8 @@ def ablations_table(
     for r in rows:
         full = next((o for o in rows if o['arch'] == r['arch'] and o['without'] == 'nothing' and o['seeds'] == r['seeds']), None)
         lines.append({'architecture': r['arch'], 'without': r['without'], 'captchas read': f"{r['captcha_accuracy']:.1f} %", 'by seed': ' · '.join(f'{o:.1f}' for o in r['by_seed']),
-                      'points that this costs': _of_mean(np.subtract(r['by_seed'], full['by_seed'])) if full and full is not r else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
+                      'difference, points': _of_mean(np.subtract(r['by_seed'], full['by_seed'])) if full and full is not r else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
     return _table('ablations', lines)
-
 
 # %% ../nbs/16d_speed_results.ipynb #a4122053
 _grows = dict(size=('height in pixels', lambda r: r['size'][0]), length=('characters of a text', lambda r: r['length']), alphabet=('characters of the alphabet', lambda r: r['n_class']-1), labels=('labelled images', lambda r: r['n_labelled']))
