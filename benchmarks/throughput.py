@@ -86,7 +86,7 @@ def loading(args):
     def ours(bs, augment={}): return make_loaders(files[0].parent, dict(r, bs=bs, augment=augment), lambda _: splits, files, num_workers=0, device='cpu', drop_last=False).train
     def from_packed(bs): return CaptchaDataLoaders.from_packed(packed, splitter=lambda _: splits, bs=bs, device='cpu', drop_last=False).train
     dls = {'reference': reference(True), 'reference, no variation': reference(False), f'this library, batches of {bs}': ours(bs), f'this library, batches of {bs}, no variation': ours(bs, None),
-           f"this library, batches of {r['bs']}": ours(r['bs']), f'this library, batches of {args.bs}': ours(args.bs), f'this library, packed, batches of {args.bs}': from_packed(args.bs)}
+           f"this library, batches of {r['bs']}": ours(r['bs']), f'this library, batches of {4*bs}': ours(4*bs), f'this library, packed, batches of {4*bs}': from_packed(4*bs)}
     found = per_second({k: (lambda dl=dl: [None for _ in dl]) for k,dl in dls.items()}, len(files), 1 if args.short else 5)
     first = found['reference']['per_cpu_second']
     rows = [dict(loader=k, bs=dls[k].bs, n=len(files), **o, ratio=round(o['per_cpu_second']/first, 2)) for k,o in found.items()]
@@ -145,7 +145,7 @@ kinds = dict(steps=steps, loading=loading, parts=parts, busy=busy)
 if __name__ == '__main__':
     p = parser(__doc__, 'throughput')
     p.add_argument('kinds', nargs='*', default=list(kinds), metavar='KIND', help=f"which of {', '.join(kinds)} (default: all); the others stay as they are")
-    p.add_argument('--bs', type=int, default=32, help='images in a batch')
+    p.add_argument('--bs', type=int, default=16, help='images in a batch (default: 16, as in the recipes)')
     p.add_argument('--workers', type=int, default=min(16, defaults.cpus) if torch.cuda.is_available() else 0, help='processes that load, for `busy`')
     bf16_option(p)
     args = parsed(p, 'throughput')
