@@ -31,7 +31,7 @@ def train_fold(path, name, r, fold, seed, kind, folder, short):
     if short: train,valid = train[:64],valid[:32]
     dls = make_loaders(path, r, lambda _: (train,valid), files)
     learn,warm = warm_learner(dls, r, 1000*seed+fold)
-    clock = fit(learn, r, folder, 1000*seed+fold)
+    clock = fit(learn, r, folder, 1000*seed+fold, cbs=[ValidateAtEnd()] if kind == 'few' else [])
     df = readings(learn)
     if kind == 'rows' and seed == fold == 0:
         at = reader_of(name, short)

@@ -71,12 +71,17 @@ class AverageWeights(Callback):
     def state_dict(self): return self.average.state_dict()
     def load_state_dict(self, s): self.average.load_state_dict(s)
 
-def fit(learn, r, folder, seed, start=None):
+class ValidateAtEnd(Callback):
+    "Only the last epoch is validated: for trainings on less than they are measured on."
+    def before_validate(self):
+        if self.epoch < self.n_epoch-1: raise CancelValidException
+
+def fit(learn, r, folder, seed, start=None, cbs=()):
     "Train by the recipe, from the checkpoint in `folder` if there is one; the clock."
     clock = Clock(start)
     how = learn.fit_one_cycle if r['schedule'] == 'one_cycle' else lambda n_epoch, lr_max, **kw: learn.fit(n_epoch, lr_max, **kw)
     set_seed(seed, reproducible=True)
-    cbs = [clock, Checkpoints(folder, clock)] + ([AverageWeights(r['average'])] if r['average'] else [])
+    cbs = [clock, Checkpoints(folder, clock), *cbs] + ([AverageWeights(r['average'])] if r['average'] else [])
     with learn.no_bar(), learn.no_logging(): how(**r['fit'], cbs=cbs)
     return clock
 

@@ -142,7 +142,8 @@ class FusedAdam(Optimizer):
                 if p.grad is None: continue
                 if _fusable(p): together[i, p.device, p.dtype, self.state[p].get('do_wd', True)].append(p)
                 else:
-                    for cb in self.cbs: self.state[p].update(cb(p, **{**self.state[p], **h}) or {})
+                    for cb in self.cbs:
+                        if isinstance(new := cb(p, **{**self.state[p], **h}), dict): self.state[p].update(new)
         for (i,*_,decay),ps in together.items(): _fused_step(ps, [self.state[p] for p in ps], h := self.hypers[i], h['wd']*decay)
 
 def _fusable(p):
