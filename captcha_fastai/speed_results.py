@@ -199,7 +199,7 @@ def parts_table(
 ) -> Markdown:
     "Where the time of a training goes: a line for each architecture, shares in %."
     rows = _measured('throughput', path).get('parts', {}).get('rows', [])
-    return _table('throughput', [{'architecture': r['arch'], **r['parts'], 'longest operations': ', '.join(f'`{k.removeprefix("aten::")}` {v}' for k,v in list(r['operations'].items())[:3])} for r in rows])
+    return _table('throughput', [{'architecture': r['arch'], **{k.replace('loading and variation', 'loading'): v for k,v in r['parts'].items()}, 'longest operations': ', '.join(f'`{k.removeprefix("aten::")}` {v}' for k,v in list(r['operations'].items())[:2])} for r in rows])
 
 def busy_table(
     path=None, # As in `load_results`
