@@ -17,7 +17,7 @@ if __name__ == '__main__':
     p.add_argument('--seeds', nargs='*', type=int, default=seeds, choices=seeds, help='seeds, each with a fold of its own')
     bf16_option(p)
     args = parsed(p, 'ablations')
-    home = cache/('short' if args.short else '')/'ablations'
+    home = kept_in(args.short)/'ablations'
     every = {(arch, what): whole(r, args.short, args.bf16) for arch in args.arch for what,r in table[arch].items() if args.rows is None or what in args.rows}
     file_of = lambda arch, what, seed: home/f'{arch}-{what}-{digest(every[arch,what])}-few-{seed}.json'
     for (arch,what),r in every.items():

@@ -58,7 +58,7 @@ if __name__ == '__main__':
     args = parsed(p, 'crossval')
     for name in args.rows:
         if name not in table['rows']: p.error(f"there is no row {name!r}; there are {', '.join(map(repr, table['rows']))}")
-    home = cache/('short' if args.short else '')/'crossval'
+    home = kept_in(args.short)/'crossval'
     for seed,name in ((s, n) for s in args.seeds or [0,1] for n in args.rows if not args.table):
         if args.seeds is None and seed and name not in table['final']: continue
         r,kind = whole(table['rows'][name], args.short, args.bf16),'inner' if args.inner else 'rows'

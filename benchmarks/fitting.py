@@ -7,6 +7,8 @@ from captcha_fastai.all import *
 from captcha_fastai.recipes import bodies
 from common import cache, chars_right, load_json, results, save_json, where, wilson
 
+def kept_in(short): return cache/('short' if short else '')
+
 columns = ['train_loss','valid_loss','captcha_accuracy','char_accuracy','cer']
 
 def whole(r, short=False, bf16=True):
@@ -128,7 +130,7 @@ def readings(learn):
 
 def records(df): return df.assign(confidence=df.confidence.round(6)).drop(columns='right').to_dict('records')
 
-def readers_in(short=False): return cache/('short' if short else '')/'readers'
+def readers_in(short=False): return kept_in(short)/'readers'
 
 def reader_of(row, short=False):
     "Where `crossval.py` keeps a reader of the row."
@@ -145,7 +147,7 @@ def parser(doc, name):
 def parsed(p, name):
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
-    args.out = args.out or (cache/'short' if args.short else results)/f'{name}.json'
+    args.out = args.out or (kept_in(True) if args.short else results)/f'{name}.json'
     return args
 
 def bf16_option(p): p.add_argument('--bf16', action='store_true', help='train in bfloat16, twice as fast on processors that know it')

@@ -28,7 +28,7 @@ points = dict(
 
 def warm_body(args):
     "A file with the body that the recipes start from."
-    file = cache/('short' if args.short else '')/'growth-body.pth'
+    file = kept_in(args.short)/'growth-body.pth'
     if not file.exists():
         r = whole(dict(crossval['rows']['crnn'], pretrain=None), args.short, args.bf16)
         files = get_image_files(captcha_data(crossval['data'])).sorted()

@@ -61,7 +61,7 @@ if __name__ == '__main__':
     p.add_argument('--row', help=argparse.SUPPRESS) # of a process for one row
     bf16_option(p)
     args = parsed(p, 'time_to_97')
-    args.home = cache/('short' if args.short else '')/'time_to_97'
+    args.home = kept_in(args.short)/'time_to_97'
     if args.row: sys.exit(run(args.row, args))
     for name in args.rows:
         if name not in rows: p.error(f"there is no row {name!r}; there are {', '.join(map(repr, rows))}")

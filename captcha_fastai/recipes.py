@@ -35,17 +35,14 @@ _from_base = dict(_real('crnn', arch_args={}, **_nothing, decoder=None), arch='c
 
 _steady = dict(rotate=2., scale=.03, shift=.01) # of `CaptchaAugment`: heads that tell places by where they are may take a moved character for its neighbour
 
-_more = dict(nopool_xresnet=dict(style='line_blur', n=30_000, lr=5e-3, bs=64), crnn=dict(style='line_blur', n=60_000, lr=3e-3, bs=64))
-
 crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, steady places', 'nopool_xresnet, more drawn captchas', 'crnn, more drawn captchas', 'captcha_base'], rows={
     **{arch: _real(arch) for arch in recipes},
     **{f'{arch}, steady places': _real(arch, augment=_steady) for arch in ('multihead_xresnet','nopool_xresnet')},
-    'nopool_xresnet, more drawn captchas': _real('nopool_xresnet', augment=_steady, pretrain=_more['nopool_xresnet']),
-    'crnn, more drawn captchas': _real('crnn', pretrain=_more['crnn']),
+    'nopool_xresnet, more drawn captchas': _real('nopool_xresnet', augment=_steady, pretrain=dict(style='line_blur', n=30_000, lr=5e-3, bs=64)),
+    'crnn, more drawn captchas': _real('crnn', pretrain=dict(style='line_blur', n=60_000, lr=3e-3, bs=64)),
     'captcha_base': _from_base,
     'captcha_base, averaged weights': dict(_from_base, average=.99),
     'multihead_xresnet, from nothing': _real('multihead_xresnet', augment=_steady, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05))})
-
 
 # %% ../nbs/15_recipes.ipynb #a4ff3d26
 bodies['short'] = dict(bodies['small_resnet'], pretrain=dict(bodies['small_resnet']['pretrain'], n=20_000))
@@ -57,19 +54,17 @@ to_97 = {**{arch: _real(arch) for arch in recipes},
          'captcha_base': _from_base}
 
 # %% ../nbs/15_recipes.ipynb #a7dc9f1d
-def _without(arch, row):
+def _without(r):
     "What is left out: the recipe without it"
-    r = crossval['rows'][row]
     out = {'nothing': {}, 'drawn captchas': _nothing, 'warm start of the head': dict(pretrain=None)}
-    if arch == 'crnn': out |= {'beam search': dict(decoder=None)}
+    if r['arch'] == 'crnn': out |= {'beam search': dict(decoder=None)}
     else: out |= {'steady places': dict(augment={})}
-    if arch == 'multihead_xresnet':
+    if r['arch'] == 'multihead_xresnet':
         out |= {'variation of the real images': dict(augment=None), 'waves': dict(augment=dict(_steady, wave=0.)), 'light': dict(augment=dict(_steady, contrast=0., brightness=0.)), 'rise and fall of the learning rate': dict(schedule='flat'),
                 'weight decay': dict(fit=dict(r['fit'], wd=0.)), 'label smoothing': dict(label_smoothing=0.), 'normalised pixels': dict(normalize=False)}
     return {k: dict(r, **v) for k,v in out.items()}
 
-ablations = {arch: _without(arch, row) for arch,row in {'multihead_xresnet': 'multihead_xresnet, steady places', 'nopool_xresnet': 'nopool_xresnet, more drawn captchas', 'crnn': 'crnn, more drawn captchas'}.items()}
-
+ablations = {r['arch']: _without(r) for r in map(crossval['rows'].get, crossval['final']) if r['arch'] in recipes}
 
 # %% ../nbs/15_recipes.ipynb #ca66beda
 stages = { # name: optimizer, batch size, weight decay, one cycle for each stage or a constant rate, and the stages
