@@ -45,12 +45,14 @@ crossval = dict(data='captcha_images_v2', folds=5, final=['multihead_xresnet, st
     'multihead_xresnet, from nothing': _real('multihead_xresnet', augment=_steady, **_nothing, fit=dict(n_epoch=60, lr_max=3e-3, wd=.05))})
 
 # %% ../nbs/15_recipes.ipynb #a4ff3d26
-bodies['short'] = dict(bodies['small_resnet'], pretrain=dict(bodies['small_resnet']['pretrain'], n=20_000))
+_warm = bodies['small_resnet']['pretrain']
+bodies |= {name: dict(bodies['small_resnet'], pretrain=dict(_warm, n=_warm['n']//part)) for name,part in dict(short=4, half=2).items()}
 
 def _quarter(r): return r and dict(r, n=r['n']//4)
 
 to_97 = {**{arch: _real(arch) for arch in recipes},
          **{f'{arch}, short warm start': _real(arch, body='short', pretrain=_quarter(recipes[arch]['pretrain']), fit=dict(recipes[arch]['fit'], n_epoch=10)) for arch in recipes},
+         'nopool_xresnet, half a warm start': _real('nopool_xresnet', body='half'),
          'captcha_base': _from_base}
 
 # %% ../nbs/15_recipes.ipynb #a7dc9f1d
