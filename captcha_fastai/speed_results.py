@@ -53,14 +53,18 @@ def _counts(r):
     n = len(r['predictions'])
     return n, n-len(_wrong(r))
 
+def _crossval_rows(path):
+    "Rows that are claimed first; of one architecture side by side, and of one name by seed"
+    return sorted(_measured('crossval', path).get('rows', []), key=lambda r: (not r['final'], r['arch'], r['name'], r['seed']))
+
 def _interval(k, n): return '{:.1f}–{:.1f}'.format(*(100*float(o) for o in wilson(k, n)))
 
 def crossval_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "A line for each row and seed of the cross-validation, counted from its predictions."
+    "A line for each row and seed of the cross-validation, counted from its predictions: those that are claimed, then the others by architecture."
     lines = []
-    for r in _measured('crossval', path).get('rows', []):
+    for r in _crossval_rows(path):
         n,k = _counts(r)
         lines.append({'row': f"**{r['name']}**" if r['final'] else r['name'], 'captchas read': f'{100*k/n:.2f} % ({k:,} of {n:,})', '95 % interval': _interval(k, n), 'misread': n-k, 'by fold': ' · '.join(str(o) for o in _by_fold(r)),
                       'seed': r['seed'], 'drawn captchas first': 'yes' if r['pretrained'] else 'no', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
@@ -101,12 +105,10 @@ def mcnemar(
 def mcnemar_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "Every pair of rows of the cross-validation."
-    lines = [{'row': _name(a), 'against': _name(b), 'only the first misreads': k, 'only the second': n, 'p': f'{p:.2g}'}
-             for a,b in combinations(_measured('crossval', path).get('rows', []), 2) for k,n,p in [mcnemar(_wrong(a), _wrong(b))]]
+    "The claimed rows of a seed against each other, and against the rows of their architecture that are not claimed."
+    pairs = [(a, b) for a,b in combinations(_crossval_rows(path), 2) if a['seed'] == b['seed'] and a['final'] and (b['final'] or a['arch'] == b['arch'])]
+    lines = [{'row': a['name'], 'against': b['name'], 'seed': a['seed'], 'only the first misreads': k, 'only the second': n, 'p': f'{p:.2g}'} for a,b in pairs for k,n,p in [mcnemar(_wrong(a), _wrong(b))]]
     return _table('crossval', lines)
-
-def _name(r): return f"{r['name']}, seed {r['seed']}"
 
 # %% ../nbs/16d_speed_results.ipynb #2b0af076
 def misread_by_several(
