@@ -33,5 +33,5 @@ if __name__ == '__main__':
         by_seed = [score(pd.DataFrame(part['predictions']))['captcha_accuracy'] for _,part in done]
         last = done[-1][1]
         row = dict(arch=arch, without=what, **{k:v for k,v in score(df).items() if k not in ('low','high')}, seeds=[s for s,_ in done], by_seed=by_seed, recipe=r, cpu_minutes=round(sum(part['cpu_seconds'] for _,part in done)/60, 1), warm_cpu_minutes=round(last['warm']['cpu_seconds']/60, 1),
-                   misread=df[df.label != df.text].to_dict('records'), **{k: last[k] for k in ('threads','machine','versions','commit','uncommitted','date')})
+                   misread={s: {k: ' '.join(o if o else '∅' for o in g[k]) for k in ('file','label','text')} for s,g in df[df.label != df.text].groupby('seed')}, **{k: last[k] for k in ('threads','machine','versions','commit','uncommitted','date')})
         save_json(args.out, dict(rows=[o for o in load_json(args.out, dict(rows=[]))['rows'] if (o['arch'], o['without']) != (arch, what)] + [row]))

@@ -44,7 +44,7 @@ def row(name, r, seed, parts):
     df = pd.DataFrame([p for part in parts for p in part['predictions']])
     return dict(name=name, arch=r['arch'], **score(df), folds=len(parts), seed=seed, recipe=r, pretrained=bool(r['body'] or r['pretrain'] or 'weights' in arch_meta[globals()[r['arch']]]), final=name in table['final'],
                 minutes=round(sum(p['seconds'] for p in parts)/60, 1), cpu_minutes=round(sum(p['cpu_seconds'] for p in parts)/60, 1), warm_cpu_minutes=round(parts[0]['warm']['cpu_seconds']/60, 1),
-                **{k: parts[-1][k] for k in ('threads','machine','versions','commit','uncommitted','date')}, curves=dict(columns=['cpu_seconds','seconds',*columns], folds=[p['curve'] for p in parts]),
+                **{k: parts[-1][k] for k in ('threads','machine','versions','commit','uncommitted','date')}, commits=sorted({p['commit'] for p in parts}), curves=dict(columns=['cpu_seconds','seconds',*columns], folds=[p['curve'] for p in parts]),
                 predictions=sorted(df.to_dict('records'), key=lambda o: o['file']))
 
 if __name__ == '__main__':

@@ -5,8 +5,8 @@
 
 Every point is a training of its own in a process of its own, so its memory is its own: `nopool_xresnet` and `crnn` on the small body that all recipes start from, fresh captchas of `ImageCaptcha` (60×160 pixels, 4 of 36 characters unless it is that
 which grows), as many samples at every point, read on 500 that nothing has seen. The time of an image is without the drawing of it. Labelled images are a fixed set of drawn captchas, a fifth of them to validate, with the variation
-that the library has for few or many, and for all of them some 20,000 images in batches of 32, so few images are seen often; `nopool_xresnet` only.
-A script that is stopped goes on with the next point."""
+that the library has for few or many, and for all of them 500 steps of 32, so few images are seen often; `nopool_xresnet` only.
+A script that is stopped goes on with the next point, and points of another body are made again."""
 import json, string, subprocess, sys
 from captcha_fastai.recipes import crossval
 from captcha_fastai.all import *
@@ -27,10 +27,10 @@ points = dict(
     labels=[dict(n_labelled=n) for n in (50, 100, 200, 500, 1000, 2000, 5000, 10_000)])
 
 def warm_body(args):
-    "A file with the body that the recipes start from."
-    file = kept_in(args.short)/'growth-body.pth'
+    "A file with the body that the recipes start from, named by its recipe."
+    r = whole(dict(crossval['rows']['crnn'], pretrain=None), args.short, args.bf16)
+    file = kept_in(args.short)/f"growth-body-{digest([r['body'], r['size'], r['bf16']])}.pth"
     if not file.exists():
-        r = whole(dict(crossval['rows']['crnn'], pretrain=None), args.short, args.bf16)
         files = get_image_files(captcha_data(crossval['data'])).sorted()
         learn,_ = warm_learner(make_loaders(files[0].parent, r, RandomSplitter(seed=0), files), r, 0)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -58,12 +58,12 @@ def point(kind, o, arch, args):
         n = min(o['n_labelled'], n) if args['short'] else o['n_labelled']
         items = [synth[i] for i in range(n)]
         dls = CaptchaDataLoaders.from_lists('.', *map(list, zip(*items)), seed=0, bs=32, repeat=1, vocab=''.join(synth.chars), max_len=synth.length[1])
-        epochs = 1 if args['short'] else round(20_000/len(dls.train_ds))
+        epochs = 1 if args['short'] else round(500/len(dls.train))
     else: dls,epochs = CaptchaDataLoaders.from_synth(synth, n, test, bs=64),1
     learn,step = make_learner(dls, arch, archs[arch], bf16=args['bf16']),StepTime()
     learn.model.load_state_dict({**learn.model.state_dict(), **torch.load(args['body'], weights_only=True)})
     start = time.process_time(),time.time()
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 3e-3, cbs=step)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(epochs, 3e-3, cbs=[step, ValidateAtEnd()])
     cpu,wall = time.process_time()-start[0],time.time()-start[1]
     fresh = source(o, 'growth, test', args['fonts'])
     images,labels = zip(*(fresh[i] for i in range(test)))
@@ -73,7 +73,7 @@ def point(kind, o, arch, args):
     read_ms = 1000*(time.process_time()-start)/test
     peak = int(next(l.split()[1] for l in open('/proc/self/status') if l.startswith('VmHWM')))//1024 # of this process alone
     return dict(kind=kind, **({} if kind == 'labels' else dict(captchas=n)), **{k: (list(v) if isinstance(v, tuple) else v) for k,v in o.items()}, arch=arch, n_class=len(dls.vocab), samples=step.images, parameters=sum(p.numel() for p in learn.model.parameters()), cpu_minutes=round(cpu/60, 2), minutes=round(wall/60, 2),
-                step_ms=round(1000*step.spent/step.images, 3), read_ms=round(read_ms, 3), peak_mb=peak, **score(pd.DataFrame(dict(label=labels, text=texts))), seed=0, bf16=args['bf16'], **made())
+                step_ms=round(1000*step.spent/step.images, 3), read_ms=round(read_ms, 3), peak_mb=peak, **score(pd.DataFrame(dict(label=labels, text=texts))), seed=0, bf16=args['bf16'], body=Path(args['body']).stem, **made())
 
 if __name__ == '__main__':
     p = parser(__doc__, 'growth')
@@ -90,7 +90,7 @@ if __name__ == '__main__':
         if kind not in points: p.error(f"there is no {kind!r}; there are {', '.join(points)}")
     body = warm_body(args)
     for kind,o,arch in ((k, o, a) for k in args.kinds for o in (points[k][:2] if args.short else points[k]) for a in (['nopool_xresnet'] if k == 'labels' else args.arch)):
-        key = json.loads(json.dumps(dict(kind=kind, **o, arch=arch, **({} if kind == 'labels' else dict(captchas=samples(args.short))))))
+        key = json.loads(json.dumps(dict(kind=kind, **o, arch=arch, bf16=args.bf16, body=Path(body).stem, **({} if kind == 'labels' else dict(captchas=samples(args.short))))))
         rows = load_json(args.out, dict(rows=[]))['rows']
         if any(key.items() <= r.items() for r in rows): continue
         if 'chinese' in o and not args.fonts: print(f'{key}: left out, for it needs --fonts with a font that has these characters', flush=True); continue
@@ -98,5 +98,6 @@ if __name__ == '__main__':
         words = json.dumps(dict(kind=kind, o=o, arch=arch, args=dict(short=args.short, bf16=args.bf16, fonts=fonts, body=body)))
         done = subprocess.run([sys.executable, __file__, '--point', words, *(['--threads', str(args.threads)] if args.threads else [])], check=True, stdout=subprocess.PIPE, text=True)
         new = json.loads(done.stdout.splitlines()[-1])
-        save_json(args.out, dict(rows=load_json(args.out, dict(rows=[]))['rows'] + [new]))
+        same = {k:v for k,v in key.items() if k not in ('body','bf16')}
+        save_json(args.out, dict(rows=[r for r in load_json(args.out, dict(rows=[]))['rows'] if not same.items() <= r.items()] + [new]))
         print({k: new[k] for k in (*key, 'captcha_accuracy','step_ms','peak_mb','cpu_minutes')}, flush=True)

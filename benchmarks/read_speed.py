@@ -5,7 +5,7 @@
 
 All readers take turns on the same images of captcha_images_v2 in one run, and medians count; run it on a quiet machine. A folder of a reader is read by torch, by onnxruntime, and by onnxruntime in 8 bits.
 Accuracy stands in columns of its own: zero-shot, of readers that have never seen these captchas, on all 1040; fine-tuned, of those that were trained on some, on the images that they have not seen (`READER.json` names them).
-`--threads` is for the readers of this library; ddddocr's runtime takes all cores, whatever the process may use, so its `cpu_ms` are more than its `ms`."""
+`--threads` is for the readers of this library; ddddocr's runtime takes all cores, whatever the process may use, so the processor's time is not told apart here."""
 import os, subprocess, sys, tempfile
 from statistics import median
 from captcha_fastai.all import *
@@ -16,20 +16,22 @@ from fitting import *
 peer = 'ddddocr'
 
 class Peer:
-    "ddddocr with the two ways to read that the readers have."
-    def __init__(self, chars=None):
+    "ddddocr with the two ways to read that the readers have, by the model that it takes unless told otherwise, or by its newer one."
+    def __init__(self, beta=False):
         import ddddocr
-        self.ocr = ddddocr.DdddOcr(show_ad=False)
-        if chars: self.ocr.set_ranges(chars)
+        self.ocr = ddddocr.DdddOcr(show_ad=False, beta=beta)
+        self.start = f'import ddddocr\no = ddddocr.DdddOcr(show_ad=False, beta={beta})\nread = o.classification'
     def one(self, data): return self.ocr.classification(data)
-    def many(self, files): return [self.ocr.classification(o.read_bytes()) for o in files]
-    start = 'import ddddocr\no = ddddocr.DdddOcr(show_ad=False)\nread = o.classification'
+    def many(self, files, allowed=None):
+        if allowed: self.ocr.set_ranges(allowed)
+        return [self.ocr.classification(o.read_bytes()) for o in files]
+    def megabytes(self): return Path(self.ocr.ocr_engine.session._model_path).stat().st_size/1e6
 
 class Ours:
     "A reader of this library."
     def __init__(self, reader, start): self.reader,self.start = reader,start
     def one(self, data): return self.reader.read(data).text
-    def many(self, files): return [o.text for o in self.reader.read(files, progress=False)]
+    def many(self, files, allowed=None): return [o.text for o in self.reader.read(files, allowed=allowed, progress=False)]
 
 def forms(folder, tmp, threads, images):
     "The forms of the reader in `folder`, by name: object, file or folder, and megabytes."
@@ -52,32 +54,31 @@ def base_reader():
 
 def peer_reader():
     try:
-        import importlib.metadata as m, ddddocr
-        files = Path(ddddocr.__file__).parent
-        return {f"{peer} {m.version(peer)}": (Peer(), (files/'common.onnx').stat().st_size/1e6)}
+        import importlib.metadata as m
+        return {f"{peer} {m.version(peer)}{', beta'*beta}": ((o := Peer(beta)), o.megabytes()) for beta in (False, True)}
     except ImportError as e:
         print(f'{peer} is left out: {e}', flush=True)
         return {}
 
 def alternate(fs, rounds):
-    "Seconds of wall and processor of each of `fs` in each round but the first; they take turns."
+    "Seconds of each of `fs` in each round but the first; they take turns."
     out = {k: [] for k in fs}
     for i in range(rounds+1):
         for k,f in fs.items():
-            start = time.perf_counter(),time.process_time()
+            start = time.perf_counter()
             f()
-            if i: out[k].append((time.perf_counter()-start[0], time.process_time()-start[1]))
+            if i: out[k].append(time.perf_counter()-start)
     return out
 
 def latency(readers, data, rounds):
-    "Milliseconds for one image, wall and processor: the medians of all images in all rounds, which read them one by one."
+    "Milliseconds for one image: the medians of all images in all rounds, which read them one by one."
     seen = {k: [] for k in readers}
     for i,d in enumerate(data):
         for k,o in alternate({k: (lambda r=r: r.one(d)) for k,(r,_) in readers.items()}, rounds if i else rounds+5).items(): seen[k] += o
-    return {k: dict(ms=round(1000*median(w for w,_ in o), 3), cpu_ms=round(1000*median(c for _,c in o), 3), p95_ms=round(1000*sorted(w for w,_ in o)[int(.95*len(o))], 3)) for k,o in seen.items()}
+    return {k: dict(ms=round(1000*median(o), 3), p95_ms=round(1000*sorted(o)[int(.95*len(o))], 3)) for k,o in seen.items()}
 
 def folder_speed(readers, files, rounds):
-    return {k: round(len(files)/median(w for w,_ in o), 1) for k,o in alternate({k: (lambda r=r: r.many(files)) for k,(r,_) in readers.items()}, rounds).items()}
+    return {k: round(len(files)/median(o), 1) for k,o in alternate({k: (lambda r=r: r.many(files)) for k,(r,_) in readers.items()}, rounds).items()}
 
 tail = '''
 import sys, pathlib
@@ -141,7 +142,7 @@ def main():
             texts = r.many(test) if test else []
             row = dict(reader=k, row=tests[seen].get('row') if seen else None, **one[k], images_per_second=many[k], **begin[k], megabytes=round(mb, 2))
             if test: row |= {'fine_tuned': right(texts, test)} if seen else {'zero_shot': right(texts, test), 'zero_shot_folded': right(texts, test, fold=True)}
-            if k.startswith(peer): row['zero_shot_alphabet_given'] = right(Peer(''.join(sorted(set(''.join(f.stem for f in files))))).many(test), test)
+            if not seen: row['zero_shot_alphabet_given'] = right(r.many(test, ''.join(sorted(set(''.join(f.stem for f in files))))), test)
             rows.append(row)
             print({a:b for a,b in row.items() if a in ('reader','fine_tuned','zero_shot')}, flush=True)
     save_json(args.out, dict(rows=rows, data='captcha_images_v2', folder=n, rounds=rounds, seed=0, load_average=load, cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), **made(), peers=where('onnxruntime','ddddocr')['versions']))

@@ -5,7 +5,7 @@
 
 What counts is the processor time of the whole process until the accuracy on the 104 validation images stays at or above 97 % to the end of the training, with the warm start from drawn captchas counted in. Where a training
 never gets there, all of it counts; checkpoints don't, in either. The reference (`plain_fastai.py`) is plain fastai, from no weights, in float32. A training that is stopped goes on where it was; so does the script."""
-import subprocess, sys, time
+import json, os, subprocess, sys, time
 at_start = 0., time.time() # the process has used nothing yet
 from captcha_fastai.recipes import to_97
 from captcha_fastai.all import *
@@ -43,7 +43,7 @@ def run(name, args):
     points = [[round(p[0]+warm['cpu_seconds'], 2), round(p[1]+warm['seconds'], 2), *p[2:]] for p in clock.points]
     at = reached(points, names.index('captcha_accuracy'))
     new = dict(name=name, arch=r['arch'], reference=bool(r.get('reference')), seed=args.seed, n_train=len(splits[0]), n_valid=len(splits[1]), wanted=wanted, reached=at is not None, cpu_seconds=(at or points[-1])[0], seconds=(at or points[-1])[1],
-               warm=warm, last=points[-1][names.index('captcha_accuracy')], recipe=r, bf16=r.get('bf16', False), curve=dict(columns=names, epochs=points), **made())
+               warm=warm, last=points[-1][names.index('captcha_accuracy')], recipe=r, bf16=r.get('bf16', False), curve=dict(columns=names, epochs=points), load=os.getloadavg()[0], **made())
     old = load_json(args.out, dict(rows=[]))['rows']
     save_json(args.out, dict(rows=[o for o in old if (o['name'], o['seed']) != (name, args.seed)] + [new]))
     shutil.rmtree(folder)
@@ -66,6 +66,6 @@ if __name__ == '__main__':
     for name in args.rows:
         if name not in rows: p.error(f"there is no row {name!r}; there are {', '.join(map(repr, rows))}")
         if why := missing(name): print(f'{name}: left out, since {why}', flush=True); continue
-        if not args.again and any((o['name'], o['seed']) == (name, args.seed) for o in load_json(args.out, dict(rows=[]))['rows']): continue
+        if not args.again and any((o['name'], o['seed']) == (name, args.seed) and (o['reference'] or o['recipe'] == json.loads(json.dumps(whole(rows[name], args.short, args.bf16)))) for o in load_json(args.out, dict(rows=[]))['rows']): continue
         words = ['--row', name, '--seed', args.seed, '--out', args.out, *['--short']*args.short, *['--bf16']*args.bf16, *(['--threads', args.threads] if args.threads else [])]
         subprocess.run([sys.executable, __file__, *map(str, words)], check=True)

@@ -105,7 +105,7 @@ def check_lengths(
     lo,hi = length if isinstance(length, tuple) else (length,length)
     bad = [i for i,l in enumerate(labels) if not lo <= len(l) <= hi]
     if not bad: return list(files), list(labels)
-    msg = (f"{len(bad)} of {len(labels)} labels have not {lo if lo == hi else f'{lo} to {hi}'} characters: {labels[bad[0]]!r}{_of(files[bad[0]])} has {len(labels[bad[0]])}."
+    msg = (f"{len(bad)} of {len(labels)} labels are not {lo if lo == hi else f'{lo} to {hi}'} character{'s'*(hi != 1)} long: {labels[bad[0]]!r}{_of(files[bad[0]])} has {len(labels[bad[0]])}."
            + (f' Also: {_name_some([files[i] for i in bad[1:]])}.' if len(bad) > 1 else ''))
     if not skip_bad or len(bad) == len(labels): raise ValueError(msg + ('' if skip_bad else ' Correct them, or leave them out with skip_bad=True.'))
     warnings.warn(msg + ' They are left out.')

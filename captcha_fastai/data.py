@@ -22,9 +22,9 @@ from .vocab import *
 _all_ = ['TensorCaptcha','CaptchaImage','CaptchaTransform','encode_label','check_labels','SquishResize','CaptchaEncode','PILCaptcha','CaptchaBlock'] # samples come along
 
 # %% auto #0
-__all__ = ['captcha_urls', 'kept_bytes', 'captcha_data', 'CaptchaLists', 'CaptchaDL', 'CaptchaDataLoaders', 'name_label',
-           'TensorCaptcha', 'CaptchaImage', 'CaptchaTransform', 'encode_label', 'check_labels', 'SquishResize',
-           'CaptchaEncode', 'PILCaptcha', 'CaptchaBlock']
+__all__ = ['captcha_urls', 'kept_bytes', 'small_set', 'captcha_data', 'CaptchaLists', 'CaptchaDL', 'CaptchaDataLoaders',
+           'name_label', 'TensorCaptcha', 'CaptchaImage', 'CaptchaTransform', 'encode_label', 'check_labels',
+           'SquishResize', 'CaptchaEncode', 'PILCaptcha', 'CaptchaBlock']
 
 # %% ../nbs/09_data.ipynb #33c44390
 captcha_urls = {'captcha_images_v2': 'https://github.com/AakashKumarNain/CaptchaCracker/raw/master/captcha_images_v2.zip'}
@@ -137,6 +137,8 @@ class CaptchaDataLoaders(DataLoaders):
         return dls
 
 # %% ../nbs/09_data.ipynb #53c66ebf
+small_set = 700 # a set of less training images is varied more, and gone through several times in an epoch
+
 @patch(cls_method=True)
 def from_lists(cls:CaptchaDataLoaders,
     path, # Where learners keep their files
@@ -173,7 +175,7 @@ def from_lists(cls:CaptchaDataLoaders,
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(files)
     if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
-    small = len(splits[0]) < 700
+    small = len(splits[0]) < small_set
     if repeat is None: repeat = round(1500/len(splits[0])) if small else 1
     kwargs.setdefault('drop_last', len(splits[0])*repeat >= bs)
     dsets = CaptchaLists(range_of(files), tfm, splits=splits, dl_type=CaptchaDL)

@@ -134,7 +134,7 @@ def make_body(
 def evaluating(
     model:nn.Module, # Used in the body of the `with`
 ):
-    "In it, the model is in evaluation mode; after it, each of its modules is in the mode that it had before, for which `train` is not called again."
+    "In it, the model is in evaluation mode; after it, each of its modules is back in the mode that it had before, without a call of `train`."
     was = [(m, m.training) for m in model.modules()]
     try: yield model.eval()
     finally:

@@ -6,7 +6,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/reader_cli.html.md"""
 
 # %% ../nbs/20a_reader_cli.ipynb #dd15a8e3
 from __future__ import annotations
-import argparse, os, sys, warnings
+import argparse, math, os, sys, warnings
 from pathlib import Path
 from .cli import Help, made_folder, run_command, _checked, _natural, _positive, _size
 
@@ -19,6 +19,7 @@ def _parser(prog, description): return argparse.ArgumentParser(prog=prog, descri
 _share = _checked(float, lambda v: 0 < v < 1, 'a number between 0 and 1')
 _probability = _checked(float, lambda v: 0 <= v <= 1, 'a number from 0 to 1')
 _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
+_minutes = _checked(float, lambda v: 0 < v < math.inf, 'a number of minutes')
 
 # %% ../nbs/20a_reader_cli.ipynb #7df4d394
 def _train_parser():
@@ -26,20 +27,22 @@ def _train_parser():
     a = p.add_argument
     a('data', type=Path, metavar='FOLDER|CSV', help='images named by their text; or a CSV file with a header, whose first column is the file and whose second is the text; a labels.csv in the folder is used')
     a('-o', '--out', type=Path, required=True, metavar='READER', help='the folder to write the reader to, with curve.png')
-    a('--arch', default='nopool_xresnet', help='the architecture, a name in arch_meta')
+    a('--arch', help='the architecture, a name in arch_meta (default: captcha_base, which comes with weights, if all characters of the alphabet are among 0-9A-Za-z, and else nopool_xresnet)')
     a('--body', help="its body: small_resnet, xresnet34, or any of torchvision and timm (default: small_resnet for the reference's three, else the architecture's own)")
-    a('--epochs', type=_positive, default=20, help='passes over the training images, in which those of small sets come many times')
-    a('--lr', type=_rate, default=3e-3, help='highest learning rate of the one cycle')
+    how = p.add_mutually_exclusive_group()
+    how.add_argument('--minutes', type=_minutes, help='time for training, at most, ended when it gets no better: `few_shot`, for captcha_base alone (default: 5 for it if there are less than 700 images)')
+    how.add_argument('--epochs', type=_positive, help='passes over the training images, in which those of small sets come many times (default: 20 where no minutes are given)')
+    a('--lr', type=_rate, help='highest learning rate of the one cycle (default: 0.0008 for captcha_base, 0.003 for the others)')
     a('--bs', type=_positive, default=16, help='batch size, over all processes of `accelerate launch`')
     a('--valid', type=_share, default=0.2, help='share of the images that is kept back to measure')
     a('--size', type=_size, metavar='HxW', help='size that images are resized to (default: the commonest, at most 80 high)')
     a('--grey', action='store_true', help='read images in grey')
     a('--chars', help='the alphabet (default: that of the labels)')
-    a('--warm', type=_positive, metavar='N', help='learn from N drawn captchas first; for a few hundred images, and for crnn')
+    a('--warm', type=_positive, metavar='N', help='learn from N drawn captchas first; for nets without weights, where there are only some hundred images, and for crnn')
     a('--style', default='mixed', help='the style of those; see `captcha-synth styles`')
     a('--workers', type=_natural, help='processes that load images (default: none, and one for each core with a GPU), and that draw those of --warm (default: none)')
     a('--skip-bad', action='store_true', help='leave images out that cannot be opened, and say which, instead of stopping')
-    a('--seed', type=int, default=0, help='same seed, same result')
+    a('--seed', type=int, default=0, help='same seed, same result where no clock ends the training')
     return p
 
 def _loaders(args):
@@ -52,6 +55,12 @@ def _loaders(args):
     return CaptchaDataLoaders.from_folder(args.data, **kw)
 
 _small = 'multihead_xresnet','nopool_xresnet','crnn' # their own bodies are for GPUs
+
+def _arch(args, dls):
+    "The architecture that was asked for; else the base, where it knows all characters"
+    from captcha_fastai.all import base_chars,base_file
+    if args.arch: return args.arch
+    return 'captcha_base' if not args.body and {*dls.vocab.chars} <= {*base_chars} and base_file.is_file() else 'nopool_xresnet'
 
 def _learner(args, dls):
     import inspect
@@ -85,22 +94,26 @@ def _save_curve(path, learn):
     write_whole(path, out.getvalue())
 
 def _fit(args, dls):
-    "A trained learner; and whether Ctrl-C has ended its training, which then is as the last checkpoint has it"
-    from captcha_fastai.all import Resumable
+    "A trained learner; what `few_shot` says if it was that; and whether Ctrl-C has ended the training, which then is as the last checkpoint has it"
+    from captcha_fastai.all import Resumable,small_set,start_processes
     from captcha_fastai.inference import learner_info
     from captcha_fastai.reader_file import check_info
+    base = args.arch == 'captcha_base'
+    if args.minutes and not base: raise ValueError(f'--minutes is for captcha_base, and this is {args.arch}; give it --epochs.')
+    few = args.minutes or base and not (args.epochs or args.lr or args.warm) and len(dls.train_ds) < small_set and start_processes() == 1
     resumable = Resumable(args.out/'training')
     learn = _learner(args, dls)
     check_info(learner_info(learn), 'what has been asked for') # better found out before the training than after it
+    if few: return learn, learn.few_shot(minutes=args.minutes or 5), False
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
-            learn.fit_one_cycle(args.epochs, args.lr, cbs=resumable)
+            learn.fit_one_cycle(args.epochs or 20, args.lr or (8e-4 if base else 3e-3), cbs=resumable)
     except KeyboardInterrupt:
         if not resumable.learnt: raise # and a reader that lies there stays
         if resumable.file.exists(): resumable.restore(learn) # else the warm start has just ended
-        return learn, True
-    return learn, False
+        return learn, None, True
+    return learn, None, False
 
 def _train(args):
     with made_folder(args.out): return _train_into(args)
@@ -114,20 +127,23 @@ def _train_into(args):
         warnings.simplefilter('ignore')
     set_seed(args.seed, reproducible=True)
     dls = _loaders(args)
-    print(f"{len(dls.train_ds)} images to learn from, {len(dls.valid_ds)} to measure with, {dls.size[0]}×{dls.size[1]}, alphabet {''.join(dls.vocab.chars)}", flush=True)
-    learn,stopped = _fit(args, dls)
+    args.arch = _arch(args, dls)
+    print(f"{len(dls.train_ds)} images to learn from, {len(dls.valid_ds)} to measure with, {dls.size[0]}×{dls.size[1]}, alphabet {''.join(dls.vocab.chars)}, {args.arch}", flush=True)
+    learn,few,stopped = _fit(args, dls)
     if rank_distrib(): return
     if stopped: print('stopped; measuring what has been learnt so far', flush=True)
-    if learn.recorder.values: _save_curve(args.out/'curve.png', learn)
-    n = len(dls.valid_ds)
-    right = round(learn.validate()[1]*n)
-    if n >= 20: learn.calibrate()
+    kept = not few or few.kept < few.labels # else all were learnt from at last, when others had measured what comes of it
+    if learn.recorder.values and kept: _save_curve(args.out/'curve.png', learn)
+    n,share = (few.kept,few.after) if few else (len(dls.valid_ds),learn.validate()[1])
+    right = round(share*n)
+    if n >= 20 and kept: learn.calibrate()
     CaptchaReader.from_learner(learn).save(args.out)
+    if few: print(f'{few}; the kept ones have chosen when to stop, so others may be read a little less often')
     low,high = wilson(right, n)
     print(f'accuracy {100*right/n:.1f} % ({right} of {n} images kept back; 95 % interval {100*low:.1f} to {100*high:.1f})')
     print(f'the reader is in {args.out}' + ('; the same command goes on with its training' if stopped else ''))
     if stopped: return 130
-    shutil.rmtree(args.out/'training')
+    if not few: shutil.rmtree(args.out/'training')
 
 def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."

@@ -15,9 +15,10 @@ from .results import *
 from .results import _legend,_made_on
 
 # %% auto #0
-__all__ = ['crossval_table', 'inner_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several', 'plot_misread',
-           'to_97_table', 'plot_to_97', 'throughput_table', 'loading_table', 'parts_table', 'busy_table',
-           'read_speed_table', 'ablations_table', 'growth_table', 'plot_growth']
+__all__ = ['crossval_table', 'inner_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several',
+           'agreed_misreadings', 'plot_misread', 'to_97_table', 'plot_to_97', 'throughput_table', 'loading_table',
+           'parts_table', 'busy_table', 'read_speed_table', 'ablations_table', 'growth_table', 'plot_growth',
+           'aims_table']
 
 # %% ../nbs/16d_speed_results.ipynb #cef8527f
 def _measured(name, path):
@@ -44,6 +45,11 @@ def _if(name, text, path=None):
     if _measured(name, path) and 'Not measured yet' not in text: return Markdown(text)
 
 def _table(name, lines): return markdown_table(pd.DataFrame(lines).fillna('–')) if lines else _not_measured(name)
+
+def _how(part, path=None):
+    "Threads and load of a measurement in a sentence"
+    d = _measured('throughput', path).get(part, {})
+    return f"Measured with {d['threads']} thread{'s'*(d['threads'] != 1)} of {d['machine']['cores']} cores, at a load of {d['load_average'][0]:.1f}." if d else ''
 
 # %% ../nbs/16d_speed_results.ipynb #21192e26
 def _wrong(r): return {p['file'] for p in r['predictions'] if p['text'] != p['label']}
@@ -113,16 +119,32 @@ def mcnemar_table(
 # %% ../nbs/16d_speed_results.ipynb #2b0af076
 def misread_by_several(
     path=None, # As in `load_results`
-    least:int=2, # Rows that misread an image, seeds counted one by one
+    least:int=2, # Recipes that misread an image, in one of their seeds or in all
 ) -> Markdown:
-    "The images that several rows misread, with all texts that were read, most misread first."
+    "The images that several recipes misread, with all texts that were read, most misread first."
+    lines = [{'file': f, 'label': l, 'recipes': len(names), 'misread as': ', '.join(f'{t} × {k}' if k > 1 else t for t,k in Counter(ts).most_common())}
+             for (f,l),(names,ts) in sorted(_misreadings(path).items(), key=lambda o: (-len(o[1][0]), -len(o[1][1]), o[0])) if len(names) >= least]
+    return _table('crossval', lines) if lines or not _measured('crossval', path) else Markdown(f'No image is misread by {least} recipes.')
+
+def _misreadings(path):
+    "By file and label: the recipes that misread it, and all texts"
     read = {}
     for r in _measured('crossval', path).get('rows', []):
         for p in r['predictions']:
-            if p['text'] != p['label']: read.setdefault((p['file'], p['label']), []).append(p['text'] or '∅')
-    lines = [{'file': f, 'label': l, 'misread by': len(ts), 'as': ', '.join(f'{t} × {k}' if k > 1 else t for t,k in Counter(ts).most_common())}
-             for (f,l),ts in sorted(read.items(), key=lambda o: (-len(o[1]), o[0])) if len(ts) >= least]
-    return _table('crossval', lines) if lines or not _measured('crossval', path) else Markdown(f'No image is misread by {least} rows.')
+            if p['text'] == p['label']: continue
+            names,texts = read.setdefault((p['file'], p['label']), (set(), []))
+            names.add(r['name']); texts.append(p['text'] or '∅')
+    return read
+
+def agreed_misreadings(
+    path=None, # As in `load_results`
+) -> str: # Empty if there are none
+    "A sentence about the images that all rows and seeds read as one and the same other text."
+    rows = _measured('crossval', path).get('rows', [])
+    same = [f'`{l}`' for (_,l),(_,ts) in sorted(_misreadings(path).items()) if len(ts) == len(rows) and len({*ts}) == 1]
+    if not same: return ''
+    n = _counts(rows[0])[0]
+    return f"All {len(rows)} rows, seeds counted one by one, read {', '.join(same)} as one and the same other text; who reads these images so can read {n-len(same):,} of {n:,} by their labels, {100-100*len(same)/n:.2f} %, and no more."
 
 def plot_misread(
     path=None, # As in `load_results`
@@ -130,7 +152,7 @@ def plot_misread(
     images=None, # Folder of the images; by default that of `captcha_data`
     ncols:int=5, # Pictures in a row
 ):
-    "The images that several rows misread, under their labels and what was read; None if there are none."
+    "The images that several recipes misread, under their labels and what was read; None if there are none."
     import matplotlib.pyplot as plt
     from captcha_fastai.preprocess import open_image
     lines = [o.strip('| ').split(' | ') for o in misread_by_several(path, least).splitlines()[2:]]
@@ -149,17 +171,26 @@ def plot_misread(
 # %% ../nbs/16d_speed_results.ipynb #3e22e561
 def _minutes(s): return f'{s/60:.1f} min'
 
+def _cost(r): return r['seconds' if r['machine']['gpu'] else 'cpu_seconds']
+
+def _share_of_reference(r, rows):
+    "Share of the reference's time that a training took, as a number and in words; None where it never got there"
+    arch = dict(captcha_base='crnn', nopool_xresnet='multihead_xresnet').get(r['arch'], r['arch'])
+    ref = next((o for o in rows if o['reference'] and o['arch'] == arch and o['seed'] == r['seed']), None)
+    if not ref or r['reference'] or not r['reached']: return None
+    share = 100*_cost(r)/_cost(ref)
+    return share, ('' if ref['reached'] else '< ') + f'{share:.2g} %'
+
 def to_97_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "What each training took, and how much less that is than the reference's of the same architecture; `captcha_base` is set against its CRNN."
+    "What each training took, and how much less that is than the reference's of the same architecture; `captcha_base` is set against its CRNN, and the no-pool net against its multi-head one."
     lines,rows = [],_measured('time_to_97', path).get('rows', [])
-    cost = lambda r: r['seconds' if r['machine']['gpu'] else 'cpu_seconds']
-    for r in rows:
-        ref = next((o for o in rows if o['reference'] and o['arch'] == {'captcha_base':'crnn'}.get(r['arch'], r['arch']) and o['seed'] == r['seed']), None) # the base is a CRNN, too
+    for r in sorted(rows, key=lambda r: (not r['reference'], r['arch'], r['name'])):
+        share,cost = _share_of_reference(r, rows),_cost
         warm = r['warm']['seconds' if r['machine']['gpu'] else 'cpu_seconds']
         lines.append({'training': r['name'], 'to 97 %': _minutes(cost(r)) if r['reached'] else f'not reached in {_minutes(cost(r))}', 'of it warm start': _minutes(warm) if r['arch'] != 'captcha_base' else 'that of the base is not counted', 'at the end': f"{100*r['last']:.1f} %",
-                      "of the reference's time": ('< ' if not ref['reached'] else '') + f'{100*cost(r)/cost(ref):.2g} %' if ref and not r['reference'] and r['reached'] else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
+                      "of the reference's time": share[1] + (', its pretraining left out' if r['arch'] == 'captcha_base' else '') if share else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
     return _table('time_to_97', lines)
 
 def plot_to_97(
@@ -212,13 +243,15 @@ def busy_table(
 # %% ../nbs/16d_speed_results.ipynb #d177d939
 def _share(o): return f"{o['captcha_accuracy']:.1f} % of {o['n']:,} ({o['low']:.1f}–{o['high']:.1f})" if o else '–'
 
+def _peer(rows): return next((r for r in rows if r['reader'].startswith('ddddocr')), None)
+
 def read_speed_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "Speed, memory and accuracy of each reader; ratios are to the row of ddddocr."
     rows = _measured('read_speed', path).get('rows', [])
-    peer = next((r for r in rows if r['reader'].startswith('ddddocr')), None)
-    ratio = lambda a, b: f' ({a/b:.2g} ×)' if peer else ''
+    peer = _peer(rows)
+    ratio = lambda a, b: f' ({a/b:.3g} ×)' if peer else ''
     return _table('read_speed', [{'reader': r['reader'], 'ms for one image': f"{r['ms']:.1f}" + ratio(r['ms'], (peer or r)['ms']), 'images a second from a folder': f"{r['images_per_second']:,.0f}" + ratio(r['images_per_second'], (peer or r)['images_per_second']),
         'start to first text, s': r['first_text_s'], 'peak memory, MB': f"{r['peak_mb']:,}", 'file, MB': f"{r['megabytes']:.1f}", 'fine-tuned': _share(r.get('fine_tuned')), 'zero-shot': _share(r.get('zero_shot')), 'zero-shot, case folded': _share(r.get('zero_shot_folded')), 'zero-shot, alphabet given': _share(r.get('zero_shot_alphabet_given'))} for r in rows])
 
@@ -272,3 +305,29 @@ def plot_growth(
         ax.set(xlabel=title, ylabel=_what[k], xscale='log' if kind in ('alphabet','labels') else 'linear', ylim=(0, None))
     axs[0].legend(fontsize=8)
     return axs
+
+# %% ../nbs/16d_speed_results.ipynb #466d9799
+def aims_table(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "What was to be reached, and what is."
+    lines,rows = [],[r for r in _crossval_rows(path) if r['final']]
+    def add(aim, wanted, got, ok): lines.append({'figure': aim, 'to reach': wanted, 'reached': got, 'enough': 'yes' if ok else 'no'})
+    share = lambda r: 100*_counts(r)[1]/_counts(r)[0]
+    several = lambda rs: ' · '.join(f'{share(r):.2f} %' for r in rs)
+    for arch in ('multihead_xresnet','nopool_xresnet','crnn'):
+        if mine := [r for r in rows if r['arch'] == arch]: add(f'cross-validation, `{arch}`', '99.2 %', several(mine), min(map(share, mine)) >= 99.2)
+    if rows:
+        by_name = {r['name']: [o for o in rows if o['name'] == r['name']] for r in rows}
+        best = max(by_name.values(), key=lambda rs: np.mean([share(r) for r in rs]))
+        add(f"cross-validation, the best (`{best[0]['name']}`)", '99.8 %', several(best), min(map(share, best)) >= 99.8)
+    runs = _measured('time_to_97', path).get('rows', [])
+    found = [(s, r['name']) for r in runs if r['arch'] != 'captcha_base' for s in [_share_of_reference(r, runs)] if s]
+    if found: (n,words),name = min(found); add("time to 97 %, warm start counted in", "10 % of the reference's", f'{words} (`{name}`)', n <= 10)
+    loading = [(r['bs'], r['ratio']) for r in _measured('throughput', path).get('loading', {}).get('rows', []) if r['loader'].startswith('this library, batches') and 'no variation' not in r['loader']]
+    if loading: add("loading, times the reference's pipeline", '5', ', '.join(f'{n:.1f} in batches of {bs}' for bs,n in loading), min(n for _,n in loading) >= 5)
+    read = _measured('read_speed', path).get('rows', [])
+    if peer := _peer(read):
+        both = [(r['ms']/peer['ms'], r['images_per_second']/peer['images_per_second'], r['reader']) for r in read if r.get('fine_tuned')]
+        if both: ms,n,name = min(both); add(f"reading, against {peer['reader']}", "¼ of the time for an image, 8 × as many a second", f'{ms:.2f} of the time, {n:.1f} × as many (`{name}`)', ms <= .25 and n >= 8)
+    return _table('crossval', lines)

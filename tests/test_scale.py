@@ -158,7 +158,7 @@ def test_the_command_with_two_processes(tmp_path):
     from captcha_fastai.folder import generate_folder
     from captcha_fastai.synth import SynthCaptcha
     generate_folder(tmp_path/'drawn', 40, SynthCaptcha('01', 2, (32,48), seed=1), progress=False)
-    words = '--no_python', 'captcha-train', 'drawn', '-o', 'reader', '--epochs', 1, '--bs', 64, '--warm', 32
+    words = '--no_python', 'captcha-train', 'drawn', '-o', 'reader', '--arch', 'nopool_xresnet', '--epochs', 1, '--bs', 64, '--warm', 32
     started = []
     def kill_one(p):
         until(lambda: p.poll() is not None or (tmp_path/'reader'/'training'/'fit-1.ckpt').exists(), 200, .01) # the warm start is over
