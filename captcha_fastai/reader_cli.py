@@ -33,7 +33,7 @@ def _train_parser():
     how.add_argument('--minutes', type=_minutes, help='time for training, at most, ended when it gets no better: `few_shot`, for captcha_base alone (default: 5 for it if there are less than 700 images)')
     how.add_argument('--epochs', type=_positive, help='passes over the training images, in which those of small sets come many times (default: 20 where no minutes are given)')
     a('--lr', type=_rate, help='highest learning rate of the one cycle (default: 0.0008 for captcha_base, 0.003 for the others)')
-    a('--bs', type=_positive, default=16, help='batch size, over all processes of `accelerate launch`')
+    a('--bs', type=_positive, default=16, help='batch size of epochs, over all processes of `accelerate launch`')
     a('--valid', type=_share, default=0.2, help='share of the images that is kept back to measure')
     a('--size', type=_size, metavar='HxW', help='size that images are resized to (default: the commonest, at most 80 high)')
     a('--grey', action='store_true', help='read images in grey')
@@ -78,7 +78,7 @@ def _warm(args, learn, cbs):
     lengths = [len(o) for o in dls.tfm.labels]
     learn.pretrain(SynthCaptcha(''.join(dls.vocab.chars), (min(lengths), max(lengths)), dls.size, args.style, seed=args.seed), n=args.warm, num_workers=args.workers or 0, cbs=cbs)
 
-def _save_curve(path, learn):
+def _save_curve(path, learn, unit='epoch'):
     "Losses and accuracy over the epochs as a picture"
     import io
     from matplotlib.figure import Figure
@@ -89,7 +89,7 @@ def _save_curve(path, learn):
     losses,accs = fig.subplots(1, 2)
     losses.plot(epochs, train, label='training'); losses.plot(epochs, valid, label='kept back'); losses.legend()
     accs.plot(epochs, [100*o for o in acc], color='C1')
-    losses.set(xlabel='epoch', ylabel='loss'); accs.set(xlabel='epoch', ylabel='captchas read, %', ylim=(0,100))
+    losses.set(xlabel=unit, ylabel='loss'); accs.set(xlabel=unit, ylabel='captchas read, %', ylim=(0,100))
     fig.savefig(out, format='png', dpi=90)
     write_whole(path, out.getvalue())
 
@@ -99,12 +99,15 @@ def _fit(args, dls):
     from captcha_fastai.inference import learner_info
     from captcha_fastai.reader_file import check_info
     base = args.arch == 'captcha_base'
+    other = next((o for o in ('lr','warm') if getattr(args, o)), None)
     if args.minutes and not base: raise ValueError(f'--minutes is for captcha_base, and this is {args.arch}; give it --epochs.')
-    few = args.minutes or base and not (args.epochs or args.lr or args.warm) and len(dls.train_ds) < small_set and start_processes() == 1
+    if args.minutes and other: raise ValueError(f'--{other} is not for --minutes, which need no settings; leave one of them out, or give --epochs.')
+    if args.minutes and start_processes() > 1: raise ValueError('--minutes is for one process; give several of them --epochs.')
+    few = args.minutes or base and not (args.epochs or other) and len(dls.train_ds) < small_set and start_processes() == 1
     resumable = Resumable(args.out/'training')
     learn = _learner(args, dls)
     check_info(learner_info(learn), 'what has been asked for') # better found out before the training than after it
-    if few: return learn, learn.few_shot(minutes=args.minutes or 5), False
+    if few: return learn, learn.few_shot(**(dict(minutes=args.minutes) if args.minutes else {})), False
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
@@ -133,7 +136,7 @@ def _train_into(args):
     if rank_distrib(): return
     if stopped: print('stopped; measuring what has been learnt so far', flush=True)
     kept = not few or few.kept < few.labels # else all were learnt from at last, when others had measured what comes of it
-    if learn.recorder.values and kept: _save_curve(args.out/'curve.png', learn)
+    if learn.recorder.values and kept: _save_curve(args.out/'curve.png', learn, 'round' if few else 'epoch')
     n,share = (few.kept,few.after) if few else (len(dls.valid_ds),learn.validate()[1])
     right = round(share*n)
     if n >= 20 and kept: learn.calibrate()
