@@ -51,7 +51,7 @@ bodies |= {name: dict(bodies['small_resnet'], pretrain=dict(_warm, n=_warm['n']/
 def _quarter(r): return r and dict(r, n=r['n']//4)
 
 to_97 = {**{arch: _real(arch) for arch in recipes},
-         **{f'{arch}, short warm start': _real(arch, body='short', pretrain=_quarter(recipes[arch]['pretrain']), fit=dict(recipes[arch]['fit'], n_epoch=10)) for arch in recipes},
+         **{f'{arch}, short warm start': _real(arch, body='short', pretrain=_quarter(recipes[arch]['pretrain']), fit=dict(recipes[arch]['fit'], n_epoch=10)) for arch in ('multihead_xresnet','nopool_xresnet')},
          'nopool_xresnet, half a warm start': _real('nopool_xresnet', body='half'),
          'captcha_base': _from_base}
 

@@ -10,6 +10,7 @@ from collections import Counter
 from itertools import combinations
 import numpy as np
 import pandas as pd
+from . import recipes
 from .calibrate import wilson
 from .results import *
 from .results import _legend,_made_on
@@ -50,6 +51,11 @@ def _how(part, path=None):
     "Threads and load of a measurement in a sentence"
     d = _measured('throughput', path).get(part, {})
     return f"Measured with {d['threads']} thread{'s'*(d['threads'] != 1)} of {d['machine']['cores']} cores, at a load of {d['load_average'][0]:.1f}." if d else ''
+
+def _left_out(wanted, measured):
+    "A sentence about rows of a table of *Recipes* that nothing has run"
+    left = [f'*{o}*' for o in wanted if o not in {*measured}]
+    return f"Rows of [Recipes](15_recipes.ipynb) that have not been run: {', '.join(left)}." if left else ''
 
 # %% ../nbs/16d_speed_results.ipynb #21192e26
 def _wrong(r): return {p['file'] for p in r['predictions'] if p['text'] != p['label']}
