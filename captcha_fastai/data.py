@@ -173,7 +173,7 @@ def from_lists(cls:CaptchaDataLoaders,
     tfm = CaptchaTransform(files, labels, as_vocab(vocab), max_len, mode)
     check_labels(labels, tfm.vocab, tfm.max_len, files)
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(files)
-    if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
+    if not all(map(len, splits[:2])): raise ValueError(f'Of {len(files)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one: keep back another share (`valid_pct`), or give more images.')
     if num_workers is None: num_workers = min(16, defaults.cpus) if torch.cuda.is_available() else 0
     small = len(splits[0]) < small_set
     if repeat is None: repeat = round(1500/len(splits[0])) if small else 1

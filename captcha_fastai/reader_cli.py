@@ -26,14 +26,14 @@ def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
     a('data', type=Path, metavar='FOLDER|CSV', help='images named by their text; or a CSV file with a header, whose first column is the file and whose second is the text; a labels.csv in the folder is used')
-    a('-o', '--out', type=Path, required=True, metavar='READER', help='the folder to write the reader to, with curve.png')
-    a('--arch', help='the architecture, a name in arch_meta (default: captcha_base, which comes with weights, if all characters of the alphabet are among 0-9A-Za-z, and else nopool_xresnet)')
+    a('-o', '--out', type=Path, required=True, metavar='READER', help='the folder to write the reader to, with curve.png where images are kept back')
+    a('--arch', help='the architecture, a name in arch_meta (default: captcha_base, which comes with weights, if all characters of the alphabet are among 0-9A-Za-z and neither --body nor --warm is given, and else nopool_xresnet)')
     a('--body', help="its body: small_resnet, xresnet34, or any of torchvision and timm (default: small_resnet for the reference's three, else the architecture's own)")
     how = p.add_mutually_exclusive_group()
-    how.add_argument('--minutes', type=_minutes, help='time for training, at most, ended when it gets no better: `few_shot`, for captcha_base alone (default: 5 for it if there are less than 700 images)')
+    how.add_argument('--minutes', type=_minutes, help='time for training, at most, ended when it gets no better: `few_shot`, for captcha_base in one process (default: 5 for it if there are less than 700 images to learn from, and no --epochs and no --lr)')
     how.add_argument('--epochs', type=_positive, help='passes over the training images, in which those of small sets come many times (default: 20 where no minutes are given)')
     a('--lr', type=_rate, help='highest learning rate of the one cycle (default: 0.0008 for captcha_base, 0.003 for the others)')
-    a('--bs', type=_positive, default=16, help='batch size of epochs, over all processes of `accelerate launch`')
+    a('--bs', type=_positive, default=16, help='batch size where there are epochs, over all processes of `accelerate launch`')
     a('--valid', type=_share, default=0.2, help='share of the images that is kept back to measure')
     a('--size', type=_size, metavar='HxW', help='size that images are resized to (default: the commonest, at most 80 high)')
     a('--grey', action='store_true', help='read images in grey')
@@ -60,7 +60,7 @@ def _arch(args, dls):
     "The architecture that was asked for; else the base, where it knows all characters"
     from captcha_fastai.all import base_chars,base_file
     if args.arch: return args.arch
-    return 'captcha_base' if not args.body and {*dls.vocab.chars} <= {*base_chars} and base_file.is_file() else 'nopool_xresnet'
+    return 'captcha_base' if not (args.body or args.warm) and {*dls.vocab.chars} <= {*base_chars} and base_file.is_file() else 'nopool_xresnet'
 
 def _learner(args, dls):
     import inspect
@@ -93,25 +93,29 @@ def _save_curve(path, learn, unit='epoch'):
     fig.savefig(out, format='png', dpi=90)
     write_whole(path, out.getvalue())
 
-def _fit(args, dls):
+def _is_few(args, dls):
+    "Is it `few_shot` that trains?"
+    from captcha_fastai.all import small_set,start_processes
+    base,other = args.arch == 'captcha_base',next((o for o in ('lr','warm') if getattr(args, o)), None)
+    if not args.minutes: return base and not (args.epochs or other) and len(dls.train_ds) < small_set and start_processes() == 1
+    if not base: raise ValueError(f'--minutes is for captcha_base, and this is {args.arch}; give it --epochs.')
+    if other: raise ValueError(f'--{other} is not for --minutes, which needs no settings; give --epochs in place of --minutes.')
+    if start_processes() > 1: raise ValueError('--minutes is for one process; give several of them --epochs.')
+    return True
+
+def _fit(args, dls, few):
     "A trained learner; what `few_shot` says if it was that; and whether Ctrl-C has ended the training, which then is as the last checkpoint has it"
-    from captcha_fastai.all import Resumable,small_set,start_processes
+    from captcha_fastai.all import Resumable
     from captcha_fastai.inference import learner_info
     from captcha_fastai.reader_file import check_info
-    base = args.arch == 'captcha_base'
-    other = next((o for o in ('lr','warm') if getattr(args, o)), None)
-    if args.minutes and not base: raise ValueError(f'--minutes is for captcha_base, and this is {args.arch}; give it --epochs.')
-    if args.minutes and other: raise ValueError(f'--{other} is not for --minutes, which need no settings; leave one of them out, or give --epochs.')
-    if args.minutes and start_processes() > 1: raise ValueError('--minutes is for one process; give several of them --epochs.')
-    few = args.minutes or base and not (args.epochs or other) and len(dls.train_ds) < small_set and start_processes() == 1
     resumable = Resumable(args.out/'training')
     learn = _learner(args, dls)
     check_info(learner_info(learn), 'what has been asked for') # better found out before the training than after it
-    if few: return learn, learn.few_shot(**(dict(minutes=args.minutes) if args.minutes else {})), False
+    if few: return learn, learn.few_shot(**(dict(minutes=args.minutes, rounds=max(60, round(60*args.minutes))) if args.minutes else {})), False # more rounds than there is time for
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
-            learn.fit_one_cycle(args.epochs or 20, args.lr or (8e-4 if base else 3e-3), cbs=resumable)
+            learn.fit_one_cycle(args.epochs or 20, args.lr or (8e-4 if args.arch == 'captcha_base' else 3e-3), cbs=resumable)
     except KeyboardInterrupt:
         if not resumable.learnt: raise # and a reader that lies there stays
         if resumable.file.exists(): resumable.restore(learn) # else the warm start has just ended
@@ -131,22 +135,24 @@ def _train_into(args):
     set_seed(args.seed, reproducible=True)
     dls = _loaders(args)
     args.arch = _arch(args, dls)
-    print(f"{len(dls.train_ds)} images to learn from, {len(dls.valid_ds)} to measure with, {dls.size[0]}×{dls.size[1]}, alphabet {''.join(dls.vocab.chars)}, {args.arch}", flush=True)
-    learn,few,stopped = _fit(args, dls)
+    few,n,kept = _is_few(args, dls),len(dls.train_ds),len(dls.valid_ds)
+    print((f'{n+kept} labelled images' if few else f'{n} images to learn from, {kept} to measure with') + f", {dls.size[0]}×{dls.size[1]}, alphabet {''.join(dls.vocab.chars)}, {args.arch}", flush=True)
+    learn,few,stopped = _fit(args, dls, few)
     if rank_distrib(): return
     if stopped: print('stopped; measuring what has been learnt so far', flush=True)
-    kept = not few or few.kept < few.labels # else all were learnt from at last, when others had measured what comes of it
+    kept = not few or few.kept < few.labels # else they were read by models that had not seen them, and learnt from at last
+    (args.out/'curve.png').unlink(missing_ok=True) # of an earlier reader
     if learn.recorder.values and kept: _save_curve(args.out/'curve.png', learn, 'round' if few else 'epoch')
     n,share = (few.kept,few.after) if few else (len(dls.valid_ds),learn.validate()[1])
     right = round(share*n)
     if n >= 20 and kept: learn.calibrate()
     CaptchaReader.from_learner(learn).save(args.out)
-    if few: print(f'{few}; the kept ones have chosen when to stop, so others may be read a little less often')
+    if few: print(f"{few}; {'they have chosen when to stop, so others may be read a little less often' if kept else 'each was read by a network that had not seen it, and the reader has learnt from all of them'}")
     low,high = wilson(right, n)
     print(f'accuracy {100*right/n:.1f} % ({right} of {n} images kept back; 95 % interval {100*low:.1f} to {100*high:.1f})')
     print(f'the reader is in {args.out}' + ('; the same command goes on with its training' if stopped else ''))
     if stopped: return 130
-    if not few: shutil.rmtree(args.out/'training')
+    shutil.rmtree(args.out/'training', ignore_errors=True) # few_shot makes none, but an earlier training may have
 
 def train(argv=None): # Words of the command line
     "The command `captcha-train`: a reader from labelled images."

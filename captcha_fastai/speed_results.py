@@ -196,7 +196,7 @@ def to_97_table(
         share,cost = _share_of_reference(r, rows),_cost
         warm = r['warm']['seconds' if r['machine']['gpu'] else 'cpu_seconds']
         lines.append({'training': r['name'], 'to 97 %': _minutes(cost(r)) if r['reached'] else f'not reached in {_minutes(cost(r))}', 'of it warm start': _minutes(warm) if r['arch'] != 'captcha_base' else 'that of the base is not counted', 'at the end': f"{100*r['last']:.1f} %",
-                      "of the reference's time": share[1] + (', its pretraining left out' if r['arch'] == 'captcha_base' else '') if share else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
+                      "of the reference's time": share[1] + dict(captcha_base=', its pretraining left out', nopool_xresnet=', of the multi-head net').get(r['arch'], '') if share else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
     return _table('time_to_97', lines)
 
 def plot_to_97(
