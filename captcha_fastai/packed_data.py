@@ -55,7 +55,7 @@ def from_packed(cls:CaptchaDataLoaders,
     tfm.tensor_cls = TensorImageBW if packed.channels == 1 else TensorImage
     check_labels(packed.texts(), tfm.vocab, tfm.max_len, map('item {}'.format, range(len(packed))))
     splits = ifnone(splitter, RandomSplitter(valid_pct, seed))(range_of(packed))
-    if not all(map(len, splits[:2])): raise ValueError(f'Of {len(packed)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one.')
+    if not all(map(len, splits[:2])): raise ValueError(f'Of {len(packed)} images, {len(splits[0])} are for training and {len(splits[1])} for validation; each needs at least one: keep back another share (`valid_pct`), or give more images.')
     kwargs.setdefault('drop_last', len(splits[0]) >= bs)
     dsets = CaptchaLists(range_of(packed), tfm, splits=splits, do_setup=False, dl_type=PackedDL)
     dls = cls._from_dsets(dsets, packed.size, None, batch_tfms, path, bs=bs, num_workers=num_workers, **kwargs)

@@ -150,7 +150,7 @@ def agreed_misreadings(
     same = [f'`{l}`' for (_,l),(_,ts) in sorted(_misreadings(path).items()) if len(ts) == len(rows) and len({*ts}) == 1]
     if not same: return ''
     n = _counts(rows[0])[0]
-    return f"All {len(rows)} rows, seeds counted one by one, read {', '.join(same)} as one and the same other text; who reads these images so can read {n-len(same):,} of {n:,} by their labels, {100-100*len(same)/n:.2f} %, and no more."
+    return f"All {len(rows)} rows, seeds counted one by one, read {', '.join(same)} as one and the same other text; whoever reads these images so is right in {n-len(same):,} of {n:,} by the labels, {100-100*len(same)/n:.2f} %, at most."
 
 def plot_misread(
     path=None, # As in `load_results`
