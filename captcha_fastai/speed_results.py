@@ -18,8 +18,8 @@ from .results import _legend,_made_on
 # %% auto #0
 __all__ = ['crossval_table', 'inner_table', 'crossval_summary', 'mcnemar', 'mcnemar_table', 'misread_by_several',
            'agreed_misreadings', 'plot_misread', 'to_97_table', 'plot_to_97', 'throughput_table', 'loading_table',
-           'parts_table', 'busy_table', 'read_speed_table', 'ablations_table', 'growth_table', 'plot_growth',
-           'aims_table']
+           'parts_table', 'busy_table', 'read_speed_table', 'ablations_table', 'plot_ablations', 'growth_table',
+           'plot_growth', 'aims_table']
 
 # %% ../nbs/16d_speed_results.ipynb #cef8527f
 def _measured(name, path):
@@ -263,23 +263,43 @@ def read_speed_table(
 
 # %% ../nbs/16d_speed_results.ipynb #3f0ae63f
 def _of_mean(xs):
-    "Mean and 95 % interval by Student's t, in a few characters"
+    "Mean, and half of its 95 % interval by Student's t; None for a single one"
     from scipy.stats import t
-    mean = np.mean(xs)
-    if len(xs) < 2: return f'{mean:+.1f}'
-    half = t.ppf(.975, len(xs)-1)*np.std(xs, ddof=1)/len(xs)**.5
-    return f'{mean:+.1f} ({mean-half:+.1f} to {mean+half:+.1f})'
+    return np.mean(xs), t.ppf(.975, len(xs)-1)*np.std(xs, ddof=1)/len(xs)**.5 if len(xs) > 1 else None
+
+def _in_words(mean, half): return f'{mean:+.1f}' + ('' if half is None else f' ({mean-half:+.1f} to {mean+half:+.1f})')
+
+def _differences(path):
+    "Each row of the ablations, and its difference to the whole recipe seed by seed; None for that itself"
+    rows = _measured('ablations', path).get('rows', [])
+    for r in rows:
+        full = next((o for o in rows if o['arch'] == r['arch'] and o['without'] == 'nothing' and o['seeds'] == r['seeds']), None)
+        yield r, _of_mean(np.subtract(r['by_seed'], full['by_seed'])) if full and full is not r else None
 
 def ablations_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "A line for each ingredient that was left out; the difference is taken seed by seed, with an interval over the seeds."
-    rows,lines = _measured('ablations', path).get('rows', []),[]
-    for r in rows:
-        full = next((o for o in rows if o['arch'] == r['arch'] and o['without'] == 'nothing' and o['seeds'] == r['seeds']), None)
-        lines.append({'architecture': r['arch'], 'without': r['without'], 'captchas read': f"{r['captcha_accuracy']:.1f} %", 'by seed': ' · '.join(f'{o:.1f}' for o in r['by_seed']),
-                      'difference, points': _of_mean(np.subtract(r['by_seed'], full['by_seed'])) if full and full is not r else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"})
-    return _table('ablations', lines)
+    return _table('ablations', [{'architecture': r['arch'], 'without': r['without'], 'captchas read': f"{r['captcha_accuracy']:.1f} %", 'by seed': ' · '.join(f'{o:.1f}' for o in r['by_seed']),
+                                 'difference, points': _in_words(*d) if d else '–', 'CPU minutes': f"{r['warm_cpu_minutes']:.0f} + {r['cpu_minutes']:.0f}"} for r,d in _differences(path)])
+
+def plot_ablations(
+    path=None, # As in `load_results`
+    ax=None, # Matplotlib axes to draw in
+):
+    "Differences to the whole recipe with their intervals, on an axis that is logarithmic from one point on; None if nothing has been measured."
+    import matplotlib.pyplot as plt
+    rows = [(f"{r['arch']} without {r['without']}", *d) for r,d in _differences(path) if d]
+    if not rows: return None
+    names,means,halves = zip(*rows)
+    ax = ax or plt.subplots(figsize=(6.5,.6+.27*len(rows)), layout='constrained')[1]
+    ax.errorbar(means, range(len(rows)), xerr=[h or 0. for h in halves], fmt='o', ms=4, capsize=3)
+    ax.axvline(0, color='grey', lw=.8)
+    ax.set_xscale('symlog', linthresh=1)
+    ax.set_xticks(at := [-100,-10,-1,0,1,10], [str(o) for o in at])
+    ax.set(xlim=(-130,13), yticks=range(len(rows)), yticklabels=names, xlabel='difference, percentage points')
+    ax.invert_yaxis()
+    return ax
 
 # %% ../nbs/16d_speed_results.ipynb #a4122053
 _grows = dict(size=('height in pixels', lambda r: r['size'][0]), length=('characters of a text', lambda r: r['length']), alphabet=('characters of the alphabet', lambda r: r['n_class']-1), labels=('labelled images', lambda r: r['n_labelled']))
