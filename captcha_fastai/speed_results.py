@@ -125,7 +125,7 @@ def mcnemar_table(
 # %% ../nbs/16d_speed_results.ipynb #2b0af076
 def misread_by_several(
     path=None, # As in `load_results`
-    least:int=2, # Recipes that misread an image, in one of their seeds or in all
+    least:int=2, # Recipes of `crossval_summary` that misread an image, in one of their seeds or in all
 ) -> Markdown:
     "The images that several recipes misread, with all texts that were read, most misread first."
     lines = [{'file': f, 'label': l, 'recipes': len(names), 'misread as': ', '.join(f'{t} × {k}' if k > 1 else t for t,k in Counter(ts).most_common())}
@@ -133,9 +133,10 @@ def misread_by_several(
     return _table('crossval', lines) if lines or not _measured('crossval', path) else Markdown(f'No image is misread by {least} recipes.')
 
 def _misreadings(path):
-    "By file and label: the recipes that misread it, and all texts"
+    "By file and label: the claimed recipes that misread it, and all texts"
     read = {}
-    for r in _measured('crossval', path).get('rows', []):
+    for r in _crossval_rows(path):
+        if not r['final']: continue
         for p in r['predictions']:
             if p['text'] == p['label']: continue
             names,texts = read.setdefault((p['file'], p['label']), (set(), []))
@@ -145,12 +146,12 @@ def _misreadings(path):
 def agreed_misreadings(
     path=None, # As in `load_results`
 ) -> str: # Empty if there are none
-    "A sentence about the images that all rows and seeds read as one and the same other text."
-    rows = _measured('crossval', path).get('rows', [])
+    "A sentence about the images that all claimed rows and seeds read as one and the same other text."
+    rows = [r for r in _crossval_rows(path) if r['final']]
     same = [f'`{l}`' for (_,l),(_,ts) in sorted(_misreadings(path).items()) if len(ts) == len(rows) and len({*ts}) == 1]
     if not same: return ''
     n = _counts(rows[0])[0]
-    return f"All {len(rows)} rows, seeds counted one by one, read {', '.join(same)} as one and the same other text; whoever reads these images so is right in {n-len(same):,} of {n:,} by the labels, {100-100*len(same)/n:.2f} %, at most."
+    return f"All {len(rows)} bold rows read {', '.join(same)} as one and the same other text; whoever reads these images so is right in {n-len(same):,} of {n:,} by the labels, {100-100*len(same)/n:.2f} %, at most."
 
 def plot_misread(
     path=None, # As in `load_results`
