@@ -1,12 +1,12 @@
 """From PNG bytes to text: milliseconds for one image, images per second for a folder of 2,000, memory and the time to the first text, beside ddddocr 1.6.1.
 
     pip install ddddocr==1.6.1                       # optional; without it, its rows are left out
-    python read_speed.py [READER…] [--threads 1]     # folders of readers; by default the final rows' that `crossval.py` keeps in cache/readers
+    python read_speed.py [READER…]                   # folders of readers; by default the final rows' that `crossval.py` keeps in cache/readers
 
-All readers take turns on the same images of captcha_images_v2 in one run, and medians count; run it on a quiet machine. A folder of a reader is read by torch, by onnxruntime, and by onnxruntime in 8 bits.
+All readers take turns on the same images of captcha_images_v2 in one run, each in a process of its own with all cores, and medians count; run it on a quiet machine. A folder of a reader is read by torch, by onnxruntime, and by onnxruntime in 8 bits.
 Accuracy stands in columns of its own: zero-shot, of readers that have never seen these captchas, on all 1040; fine-tuned, of those that were trained on some, on the images that they have not seen (`READER.json` names them).
-`--threads` is for the readers of this library; ddddocr's runtime takes all cores, whatever the process may use, so the processor's time is not told apart here."""
-import os, subprocess, sys, tempfile
+`--threads` is for the readers of this library only: ddddocr's runtime takes all cores, whatever the process may use."""
+import json, os, subprocess, sys, tempfile
 from statistics import median
 from captcha_fastai.all import *
 from captcha_fastai.onnx_reader import OnnxReader
@@ -16,21 +16,19 @@ from fitting import *
 peer = 'ddddocr'
 
 class Peer:
-    "ddddocr with the two ways to read that the readers have, by the model that it takes unless told otherwise, or by its newer one."
+    "ddddocr, with the model that it takes unless told otherwise, or with its newer one; `start` is what a process does before it reads."
     def __init__(self, beta=False):
         import ddddocr
         self.ocr = ddddocr.DdddOcr(show_ad=False, beta=beta)
-        self.start = f'import ddddocr\no = ddddocr.DdddOcr(show_ad=False, beta={beta})\nread = o.classification'
-    def one(self, data): return self.ocr.classification(data)
+        self.start = f'import ddddocr\no = ddddocr.DdddOcr(show_ad=False, beta={beta})\nread = o.classification\nmany = lambda fs: [read(f.read_bytes()) for f in fs]'
     def many(self, files, allowed=None):
         if allowed: self.ocr.set_ranges(allowed)
         return [self.ocr.classification(o.read_bytes()) for o in files]
     def megabytes(self): return Path(self.ocr.ocr_engine.session._model_path).stat().st_size/1e6
 
 class Ours:
-    "A reader of this library."
-    def __init__(self, reader, start): self.reader,self.start = reader,start
-    def one(self, data): return self.reader.read(data).text
+    "A reader of this library, and what a process does before it reads."
+    def __init__(self, reader, start): self.reader,self.start = reader,start+'\nread = lambda o: r.read(o).text\nmany = lambda fs: [o.text for o in r.read(fs, progress=False)]'
     def many(self, files, allowed=None): return [o.text for o in self.reader.read(files, allowed=allowed, progress=False)]
 
 def forms(folder, tmp, threads, images):
@@ -41,7 +39,7 @@ def forms(folder, tmp, threads, images):
     out = {}
     for form,file in at.items():
         cls,mod,more = ('OnnxReader','onnx_reader',f', {threads}') if form else ('CaptchaReader','inference',", 'cpu'")
-        start = ('' if form or not threads else f'import torch; torch.set_num_threads({threads})\n') + f'from captcha_fastai.{mod} import {cls}\nr = {cls}({str(file)!r}{more})\nread = lambda o: r.read(o).text'
+        start = ('' if form or not threads else f'import torch; torch.set_num_threads({threads})\n') + f'from captcha_fastai.{mod} import {cls}\nr = {cls}({str(file)!r}{more})'
         if not form: start = start.replace(f'{cls}({str(file)!r}', f'{cls}.load({str(file)!r}')
         size = (file if form else file/'model.safetensors').stat().st_size
         out[name+form] = Ours(OnnxReader(file, threads) if form else r, start),size/1e6
@@ -49,7 +47,7 @@ def forms(folder, tmp, threads, images):
 
 def base_reader():
     "The reader that comes with the package, if its weights do."
-    try: return {'captcha_base, as it ships': (Ours(CaptchaReader.base('cpu'), 'from captcha_fastai.inference import CaptchaReader\nr = CaptchaReader.base("cpu")\nread = lambda o: r.read(o).text'), base_file.stat().st_size/1e6)}
+    try: return {'captcha_base, as it ships': (Ours(CaptchaReader.base('cpu'), 'from captcha_fastai.inference import CaptchaReader\nr = CaptchaReader.base("cpu")'), base_file.stat().st_size/1e6)}
     except FileNotFoundError: return {}
 
 def peer_reader():
@@ -60,25 +58,42 @@ def peer_reader():
         print(f'{peer} is left out: {e}', flush=True)
         return {}
 
-def alternate(fs, rounds):
-    "Seconds of each of `fs` in each round but the first; they take turns."
-    out = {k: [] for k in fs}
+loop = '''
+import json, pathlib, sys, time
+for line in sys.stdin:
+    what,files = json.loads(line)
+    files,taken = [pathlib.Path(o) for o in files],[]
+    for o in [f.read_bytes() for f in files] if what == 'one' else [files]:
+        start = time.perf_counter()
+        read(o) if what == 'one' else many(o)
+        taken.append(time.perf_counter()-start)
+    print(json.dumps(taken), flush=True)
+'''
+
+class Apart:
+    "A reader in a process of its own: threads that wait busily for their next work would take the cores of others."
+    def __init__(self, reader): self.start,self.p = reader.start,subprocess.Popen([sys.executable, '-c', reader.start+loop], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    def ask(self, what, files):
+        "Seconds of each image if `what` is 'one', or of all of them in one go."
+        print(json.dumps([what, [*map(str, files)]]), file=self.p.stdin, flush=True)
+        while not (line := self.p.stdout.readline()).startswith('['):
+            if not line: raise RuntimeError(f'a process that only reads has ended:\n{self.start}')
+        return json.loads(line)
+
+def alternate(apart, what, files, rounds):
+    "Seconds of each reader in all rounds but the first; they take turns."
+    out = {k: [] for k in apart}
     for i in range(rounds+1):
-        for k,f in fs.items():
-            start = time.perf_counter()
-            f()
-            if i: out[k].append(time.perf_counter()-start)
+        for k,o in apart.items():
+            new = o.ask(what, files)
+            if i: out[k] += new
     return out
 
-def latency(readers, data, rounds):
-    "Milliseconds for one image: the medians of all images in all rounds, which read them one by one."
-    seen = {k: [] for k in readers}
-    for i,d in enumerate(data):
-        for k,o in alternate({k: (lambda r=r: r.one(d)) for k,(r,_) in readers.items()}, rounds if i else rounds+5).items(): seen[k] += o
-    return {k: dict(ms=round(1000*median(o), 3), p95_ms=round(1000*sorted(o)[int(.95*len(o))], 3)) for k,o in seen.items()}
+def latency(apart, files, rounds):
+    "Milliseconds for one image: medians of all images in all rounds, which are read one by one from memory."
+    return {k: dict(ms=round(1000*median(o), 3), p95_ms=round(1000*sorted(o)[int(.95*len(o))], 3)) for k,o in alternate(apart, 'one', files, rounds).items()}
 
-def folder_speed(readers, files, rounds):
-    return {k: round(len(files)/median(o), 1) for k,o in alternate({k: (lambda r=r: r.many(files)) for k,(r,_) in readers.items()}, rounds).items()}
+def folder_speed(apart, files, rounds): return {k: round(len(files)/median(o), 1) for k,o in alternate(apart, 'many', files, rounds).items()}
 
 tail = '''
 import sys, pathlib
@@ -130,10 +145,11 @@ def main():
         copies = [tmp/'images'/f'{i:04d}.png' for i in range(n)]
         (tmp/'images').mkdir()
         for i,o in enumerate(copies): shutil.copy(files[i % len(files)], o)
-        data = [f.read_bytes() for f in files[:: len(files)//some]]
         load = os.getloadavg()
-        one = latency(readers, data, rounds); print(one, flush=True)
-        many = folder_speed(readers, copies, max(1, rounds//2)); print(many, flush=True)
+        apart = {k: Apart(r) for k,(r,_) in readers.items()}
+        one = latency(apart, files[:: len(files)//some], rounds); print(one, flush=True)
+        many = folder_speed(apart, copies, max(1, rounds//2)); print(many, flush=True)
+        for o in apart.values(): o.p.communicate()
         begin = starting(readers, copies[:100], rounds); print(begin, flush=True)
         rows = []
         for k,(r,mb) in readers.items():
