@@ -21,7 +21,7 @@ def chinese(n=3500):
 archs = {'nopool_xresnet': dict(body='small_resnet', hidden=512), 'crnn': dict(body='small_resnet')}
 usual = dict(size=(60,160), length=4, chars=ascii94[:36])
 points = dict(
-    size=[dict(size=(h, round(h*8/3))) for h in (45, 60, 75, 90, 120)], # smaller ones have too few columns for the CRNN
+    size=[dict(size=(h, round(h*8/3))) for h in (45, 60, 75, 90)], # smaller ones have too few columns for the CRNN
     length=[dict(length=n, size=(60, 40*max(n, 2))) for n in (1, 2, 4, 8, 12)],
     alphabet=[dict(chars=ascii94[:n]) for n in (10, 36, 62, 94)] + [dict(chinese=3500)],
     labels=[dict(n_labelled=n) for n in (50, 100, 200, 500, 1000, 2000, 5000, 10_000)])
