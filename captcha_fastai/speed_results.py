@@ -43,7 +43,7 @@ def _missing(path=None):
 
 def _if(name, text, path=None):
     "A part of a page, and nothing while it has not been measured"
-    if _measured(name, path) and 'Not measured yet' not in text: return Markdown(text)
+    if text and _measured(name, path) and 'Not measured yet' not in text: return Markdown(text)
 
 def _table(name, lines): return markdown_table(pd.DataFrame(lines).fillna('–')) if lines else _not_measured(name)
 
