@@ -310,7 +310,8 @@ def growth_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "Every point that has been measured."
-    return _table('growth', [{'what grows': f"{_grows[r['kind']][0]}: {_grows[r['kind']][1](r):,}", 'architecture': r['arch'], **{title: f'{r[k]:,}' for k,title in _what.items()}} for r in _measured('growth', path).get('rows', [])])
+    rows = sorted(_measured('growth', path).get('rows', []), key=lambda r: (list(_grows).index(r['kind']), r['arch'], _grows[r['kind']][1](r)))
+    return _table('growth', [{'what grows': f"{_grows[r['kind']][0]}: {_grows[r['kind']][1](r):,}", 'architecture': r['arch'], **{title: f'{r[k]:,}' for k,title in _what.items()}} for r in rows])
 
 def plot_growth(
     kind:str, # 'size', 'length', 'alphabet' or 'labels'
