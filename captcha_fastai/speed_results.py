@@ -69,6 +69,8 @@ def _crossval_rows(path):
     "Rows that are claimed first; of one architecture side by side, and of one name by seed"
     return sorted(_measured('crossval', path).get('rows', []), key=lambda r: (not r['final'], r['arch'], r['name'], r['seed']))
 
+def _claimed(path): return [r for r in _crossval_rows(path) if r['final']]
+
 def _interval(k, n): return '{:.1f}–{:.1f}'.format(*(100*float(o) for o in wilson(k, n)))
 
 def crossval_table(
@@ -92,7 +94,7 @@ def crossval_summary(
     path=None, # As in `load_results`
 ) -> Markdown:
     "A line for each recipe that is claimed: its seeds side by side, and the interval of their mean."
-    lines,rows = [],[r for r in _measured('crossval', path).get('rows', []) if r['final']]
+    lines,rows = [],_claimed(path)
     for name in dict.fromkeys(r['name'] for r in rows):
         mine = sorted((r for r in rows if r['name'] == name), key=lambda r: r['seed'])
         (n,*_),k = zip(*map(_counts, mine)) # all seeds read the same images
@@ -135,8 +137,7 @@ def misread_by_several(
 def _misreadings(path):
     "By file and label: the claimed recipes that misread it, and all texts"
     read = {}
-    for r in _crossval_rows(path):
-        if not r['final']: continue
+    for r in _claimed(path):
         for p in r['predictions']:
             if p['text'] == p['label']: continue
             names,texts = read.setdefault((p['file'], p['label']), (set(), []))
@@ -147,7 +148,7 @@ def agreed_misreadings(
     path=None, # As in `load_results`
 ) -> str: # Empty if there are none
     "A sentence about the images that all claimed rows and seeds read as one and the same other text."
-    rows = [r for r in _crossval_rows(path) if r['final']]
+    rows = _claimed(path)
     same = [f'`{l}`' for (_,l),(_,ts) in sorted(_misreadings(path).items()) if len(ts) == len(rows) and len({*ts}) == 1]
     if not same: return ''
     n = _counts(rows[0])[0]
@@ -194,9 +195,9 @@ def to_97_table(
     "What each training took, and how much less that is than the reference's of the same architecture; `captcha_base` is set against its CRNN, and the no-pool net against its multi-head one."
     lines,rows = [],_measured('time_to_97', path).get('rows', [])
     for r in sorted(rows, key=lambda r: (not r['reference'], r['arch'], r['name'])):
-        share,cost = _share_of_reference(r, rows),_cost
+        share,cost = _share_of_reference(r, rows),_minutes(_cost(r))
         warm = r['warm']['seconds' if r['machine']['gpu'] else 'cpu_seconds']
-        lines.append({'training': r['name'], 'to 97 %': _minutes(cost(r)) if r['reached'] else f'not reached in {_minutes(cost(r))}', 'of it warm start': _minutes(warm) if r['arch'] != 'captcha_base' else 'that of the base is not counted', 'at the end': f"{100*r['last']:.1f} %",
+        lines.append({'training': r['name'], 'to 97 %': cost if r['reached'] else f'not reached in {cost}', 'of it warm start': _minutes(warm) if r['arch'] != 'captcha_base' else 'that of the base is not counted', 'at the end': f"{100*r['last']:.1f} %",
                       "of the reference's time": share[1] + dict(captcha_base=', its pretraining left out', nopool_xresnet=', of the multi-head net').get(r['arch'], '') if share else '–', 'precision': 'bfloat16' if r.get('bf16') else 'float32', 'made on': _made_on(r)})
     return _table('time_to_97', lines)
 
@@ -339,7 +340,7 @@ def aims_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "What was to be reached, and what is."
-    lines,rows = [],[r for r in _crossval_rows(path) if r['final']]
+    lines,rows = [],_claimed(path)
     def add(aim, wanted, got, ok): lines.append({'figure': aim, 'to reach': wanted, 'reached': got, 'enough': 'yes' if ok else 'no'})
     share = lambda r: 100*_counts(r)[1]/_counts(r)[0]
     several = lambda rs: ' · '.join(f'{share(r):.2f} %' for r in rs)
