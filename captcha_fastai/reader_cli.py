@@ -8,6 +8,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/reader_cli.html.md"""
 from __future__ import annotations
 import argparse, math, os, sys, warnings
 from pathlib import Path
+from .recipes import crossval
 from .cli import Help, made_folder, run_command, _checked, _natural, _positive, _size
 
 # %% auto #0
@@ -22,6 +23,8 @@ _rate = _checked(float, lambda v: 0 < v < 10, 'a learning rate')
 _minutes = _checked(float, lambda v: 0 < v < math.inf, 'a number of minutes')
 
 # %% ../nbs/20a_reader_cli.ipynb #7df4d394
+_base_lr = crossval['rows']['captcha_base']['fit']['lr_max']
+
 def _train_parser():
     p = _parser('captcha-train', 'Train a reader on labelled captchas, measure it on those kept back, and write it to a folder.')
     a = p.add_argument
@@ -32,7 +35,7 @@ def _train_parser():
     how = p.add_mutually_exclusive_group()
     how.add_argument('--minutes', type=_minutes, help='time for training, at most, ended when it gets no better: `few_shot`, for captcha_base in one process (default: 5 for it if there are less than 700 images to learn from, and no --epochs and no --lr)')
     how.add_argument('--epochs', type=_positive, help='passes over the training images, in which those of small sets come many times (default: 20 where no minutes are given)')
-    a('--lr', type=_rate, help='highest learning rate of the one cycle (default: 0.0008 for captcha_base, 0.003 for the others)')
+    a('--lr', type=_rate, help=f'highest learning rate of the one cycle (default: {_base_lr} for captcha_base, 0.003 for the others)')
     a('--bs', type=_positive, default=16, help='batch size where there are epochs, over all processes of `accelerate launch`')
     a('--valid', type=_share, default=0.2, help='share of the images that is kept back to measure')
     a('--size', type=_size, metavar='HxW', help='size that images are resized to (default: the commonest, at most 80 high)')
@@ -115,7 +118,7 @@ def _fit(args, dls, few):
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
-            learn.fit_one_cycle(args.epochs or 20, args.lr or (8e-4 if args.arch == 'captcha_base' else 3e-3), cbs=resumable)
+            learn.fit_one_cycle(args.epochs or 20, args.lr or (_base_lr if args.arch == 'captcha_base' else 3e-3), cbs=resumable)
     except KeyboardInterrupt:
         if not resumable.learnt: raise # and a reader that lies there stays
         if resumable.file.exists(): resumable.restore(learn) # else the warm start has just ended
