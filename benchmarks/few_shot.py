@@ -5,7 +5,8 @@
     python benchmarks/few_shot.py --unlabelled                      # the same draws with 400 unlabelled images, which are then not among the tested ones
     python benchmarks/few_shot.py --keys                            # least certain first against random order
 
-Draw number d is a permutation of all images by the seed d: the first ones are labelled (a fifth of them are kept back by `few_shot` to stop by), the rest is read once, at the end.
+Draw number d is a permutation of all images by the seed d: the first ones are labelled (a fifth of them are kept back by `few_shot` to stop by), the rest is read once, at the end:
+at any length, which counts, and with the shortest and longest length of the labels as limits, which is `told_lengths`.
 A line of the results belongs to the weights that it began with, and is made again for others. The labelled images decide nothing but what the training does with them."""
 import argparse, time
 import torch
@@ -27,11 +28,13 @@ def run(name, n, draw, unlabelled, args):
     start,cpu = time.time(),time.process_time()
     with learn.no_bar(): res = learn.few_shot(unlabelled=more or None, **(dict(minutes=args.minutes) if args.minutes else {}))
     seconds,cpu = time.time()-start,time.process_time()-cpu
-    texts = [learn.vocab.decode(h[0].ids) for h in learn.head.decode(learn.log_probs(files[tested:]))]
+    lengths,lp = [*map(len, labels[:n])],learn.log_probs(files[tested:])
+    def read(**known): return [learn.vocab.decode(h[0].ids) for h in learn.head.decode(lp, **known)]
+    texts,told = read(),read(min_length=min(lengths), max_length=max(lengths), on_impossible='empty')
     files,labels = files[tested:],labels[tested:]
     right,wrong = sum(a == b for a,b in zip(labels, texts)),[(f.name, l, t or '∅') for f,l,t in zip(files, labels, texts) if l != t]
     low,high = wilson(right, len(labels))
-    return dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, used=' '.join(f.name for f in more), guessed=res.guessed, n=len(labels), right=right, captcha_accuracy=round(100*right/len(labels), 2), low=low, high=high,
+    return dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, used=' '.join(f.name for f in more), guessed=res.guessed, n=len(labels), right=right, told_lengths=sum(a == b for a,b in zip(labels, told)), captcha_accuracy=round(100*right/len(labels), 2), low=low, high=high,
                 char_accuracy=round(100*chars_right(labels, texts), 2), kept_back=dict(n=res.kept, before=round(100*res.before, 2), after=round(100*res.after, 2)), rounds=res.rounds, seconds=round(seconds, 1), cpu_seconds=round(cpu, 1),
                 misread={k: ' '.join(o[i] for o in wrong) for i,k in enumerate(('files','labels','texts'))}, minutes=args.minutes, bf16=bool(fast_floats(learn.dls.device)), weights=digest(args.weights), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
@@ -60,9 +63,10 @@ def main():
     a('--minutes', type=float, help='for a training (default: that of few_shot)')
     a('--weights', type=Path, default=base_file, help='of captcha_base (default: those of the package)')
     a('--threads', type=int, help='threads of torch (default: as many as cores)')
+    a('--out', type=Path, help='another file to write')
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
-    out,now = results/('keys.json' if args.keys else 'few_shot.json'), digest(args.weights)
+    out,now = args.out or results/('keys.json' if args.keys else 'few_shot.json'), digest(args.weights)
     if args.keys:
         todo = [(dict(data=d, draw=s, uncertain_first=u, minutes=KEYS['minutes']), lambda o: keys(o['data'], o['draw'], o['uncertain_first'], args)) for d in args.data for s in range(KEYS['seeds']) for u in (True, False)]
     else:
@@ -71,6 +75,6 @@ def main():
         if any(same(o, dict(row, weights=now)) for o in rows(out)): continue
         new = f(row)
         save_json(out, dict(rows=[o for o in rows(out) if not same(o, row)] + [new]))
-        print(row, {k: v for k,v in new.items() if k in ('right','n','captcha_accuracy','low','high','guessed','rounds','seconds','points')}, flush=True)
+        print(row, {k: v for k,v in new.items() if k in ('right','n','told_lengths','captcha_accuracy','low','high','guessed','rounds','seconds','points')}, flush=True)
 
 if __name__ == '__main__': main()

@@ -176,7 +176,7 @@ def audit(
     counts=(0,20,50,100,200,500), # Numbers of labels; those that leave too few images to test with are left out
     draws:int=3, # Repetitions with other labels
     minutes:float=5., # Time for each training, at most
-    rounds:int=60, # Rounds of each training, at most, as in `learn.few_shot`
+    rounds:int=200, # Rounds of each training, at most, as in `learn.few_shot`
     test:int=1000, # Images that are read, at most
     harder:int=100, # Labels with which each of `distortions` is tried; 0 for none
     suspects:bool=True, # Look for labels that are probably wrong, too?

@@ -57,6 +57,7 @@ def few_shot_table(
     for (data,labels,unlabelled,weights),rs in sorted(groups.items()):
         accs = [r['captcha_accuracy'] for r in rs]
         lines.append({'captchas': data, 'labels': labels, 'unlabelled': unlabelled, 'tested': f"{rs[0]['n']:,}", 'draws': len(rs), 'captchas read': f'**{statistics.mean(accs):.1f} %**', '95 % interval': _interval(statistics.mean(accs)/100*rs[0]['n'], rs[0]['n']), 'worst draw': f'{min(accs):.1f} %',
+                      'told the lengths': f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %",
                       'seconds': f"{statistics.mean(r['seconds'] for r in rs):.0f}", 'made on': _made_on(rs[0]), 'weights': weights})
     if not lines: return _not_measured('few_shot')
     df = _one_machine(pd.DataFrame(lines), 'seconds')

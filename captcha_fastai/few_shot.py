@@ -24,7 +24,7 @@ from .swap import *
 from .synth import *
 
 # %% auto #0
-__all__ = ['LabelledAndDrawn', 'RoundDL', 'moving_average', 'KeepBest', 'FewShot', 'Suspects']
+__all__ = ['LabelledAndDrawn', 'RoundDL', 'moving_average', 'last_good', 'KeepBest', 'FewShot', 'Suspects']
 
 # %% ../nbs/19b_few_shot.ipynb #2ac2d5d5
 class LabelledAndDrawn(CaptchaTransform):
@@ -77,42 +77,58 @@ def moving_average(
     slow = 1-decay
     return AveragedModel(model, use_buffers=True, avg_fn=lambda avg, new, n: avg + (new-avg)*torch.clamp(10/(10+n), min=slow) if avg.is_floating_point() else new)
 
+# %% ../nbs/19b_few_shot.ipynb #a7c1e001
+def last_good(
+    losses, # `(rounds, images)`
+) -> int: # Number of the round
+    "The last round that is not measurably worse than the best: its losses are not higher by more than a standard error of the differences."
+    losses = np.nan_to_num(np.asarray(losses, float), nan=1e6, posinf=1e6) # it has come apart
+    best = losses[losses.mean(1).argmin()]
+    more = losses-best
+    error = more.std(1, ddof=1)/more.shape[1]**.5 if more.shape[1] > 1 else 0.
+    return int(np.flatnonzero(more.mean(1) <= error).max())
+
 # %% ../nbs/19b_few_shot.ipynb #118ffa48
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
 class KeepBest(Callback):
-    "Measures a moving average of the weights after each round, keeps the best, and stops when it gets no better or the time is up."
+    "Measures a moving average of the weights after each round, keeps the last that is not measurably worse than the best, and stops when all are for a while or the time is up."
     order = 65 # after the recorder
     def __init__(self,
-        first:float=math.inf, # Loss before any training
         seconds:float=math.inf, # Time for training
-        patience:int=20, # Rounds without a better one, many, since the loss of a few images jumps; None to go on, and to keep the last
+        patience:int=20, # Rounds in a row that are measurably worse than the best; None to go on, and to keep the last
         decay:float=.99, # Of the average, from batch to batch
     ):
         store_attr()
-        self.losses = [first]
+        self.losses,self.now,self.good = [],[],0 # losses of the images by round, from before the first on; of this round so far; and the round that is kept
     def before_fit(self):
         self.average = moving_average(self.learn.model, self.decay)
         self.stop_at,self.best = time.time()+self.seconds,_copied(self.learn.model)
+    def after_loss(self):
+        if not self.training: self.now.append(to_np(self.learn.loss_func(self.pred.float(), *self.yb, reduction='none')))
     def after_batch(self):
         if not self.training: return
         self.average.update_parameters(self.learn.model)
         if time.time() > self.stop_at: raise CancelTrainException()
     def before_validate(self):
+        if not self.losses: return # nothing is averaged yet
         self.live = _copied(self.learn.model)
         self.learn.model.load_state_dict(self.average.module.state_dict())
+    def after_validate(self):
+        self.losses.append(np.concatenate(self.now)); self.now = []
     def after_epoch(self):
-        self.losses.append(self.recorder.values[-1][1])
-        if self.patience is None or self.losses[-1] == min(self.losses): self.best = _copied(self.learn.model)
+        if not (last := len(self.losses)-1): return
+        if (last if self.patience is None else last_good(self.losses)) == last: self.good,self.best = last,_copied(self.learn.model)
         self.learn.model.load_state_dict(self.live)
-        if time.time() > self.stop_at or self.patience is not None and len(self.losses)-1-np.argmin(self.losses) >= self.patience: raise CancelFitException()
+        if time.time() > self.stop_at or self.patience is not None and last-self.good >= self.patience: raise CancelFitException()
     def after_fit(self): self.learn.model.load_state_dict(self.best)
 
-def _train(learn, labelled, valid, synth, rounds=60, lr=1e-3, extra=((),()), **kw):
+def _train(learn, labelled, valid, synth, rounds=200, lr=1e-3, extra=((),()), **kw):
     "Train `learn` for rounds; the callback knows how it went"
     real,learn.dls = learn.dls,_rounds(learn, labelled, valid, synth, extra=extra)
     try:
-        with learn.no_bar(): stop = KeepBest(learn.validate()[0], **kw)
+        stop = KeepBest(**kw)
+        with learn.no_bar(): learn.validate(cbs=stop)
         fast = [] if any(isinstance(o, (MixedPrecision,CPUBfloat16)) for o in learn.cbs) else fast_floats(learn.dls.device)
         with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=[stop, *fast], reset_opt=True)
     finally: learn.dls,learn.opt = real,None
@@ -139,7 +155,7 @@ def _cross(learn, numbers, synth, k, seconds, **kw):
             parts.append(_readings(learn, order[i::k]))
     finally: learn.model.load_state_dict(start)
     longest = max(map(len, losses))
-    return pd.concat(parts, ignore_index=True), int(np.argmin(sum(np.pad(o, (0, longest-len(o)), 'edge') for o in losses)))
+    return pd.concat(parts, ignore_index=True), last_good(np.concatenate([np.pad(o, ((0, longest-len(o)), (0,0)), 'edge') for o in losses], 1)) # one that was stopped goes on as it ended
 
 # %% ../nbs/19b_few_shot.ipynb #3ec03312
 class FewShot(NamedTuple):
@@ -173,24 +189,28 @@ def _readable(files):
     if bad: warnings.warn(f'{len(bad)} of {len(files)} unlabelled images are left out: {bad[0]}')
     return [f for f,s in zip(files, scans) if not isinstance(s, ImageError)]
 
+def _drawn(learn): return (drawn_like if hasattr(learn.model, 'body') else drawn_mixed)(learn)
+
 @patch
 def few_shot(self:CaptchaLearner,
     unlabelled=None, # A folder of more images of the kind, or a list of them: what is read on them with enough confidence is trained on, too
-    synth=None, # Drawn captchas to mix in, such as `drawn_like(learn)`, instead of those of all styles
-    minutes:float=5., # Time for training, at most
-    rounds:int=60, # Rounds of training, at most; each is 640 images
+    synth=None, # Drawn captchas to mix in; `drawn_like(learn)` if None, or `drawn_mixed(learn)` for a model without `body`
+    minutes:float=5., # Time for all of it, at most
+    rounds:int=200, # Rounds of training, at most; each is 640 images
 ) -> FewShot: # How it went
     "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are none."
     begin,train,valid,start = time.time(),list(self.dls.train_ds.items),list(self.dls.valid_ds.items),_copied(self.model)
-    synth,few = ifnone(synth, drawn_mixed(self)),len(train)+len(valid) < 60
     files = [] if unlabelled is None else _readable(image_files(unlabelled) if isinstance(unlabelled, (str, Path)) else list(unlabelled))
-    seconds,before = 60*minutes/(2 if files else 1), _readings(self, train+valid if few else valid)
+    synth,few = _drawn(self) if synth is None else synth,len(train)+len(valid) < 60
+    reading,before = time.time(),_readings(self, train+valid if few else valid)
+    reading = time.time()-reading # which comes again, and once more after guesses
+    seconds = (60*minutes-(time.time()-begin)-(2*reading if files else reading))/(2 if files else 1)
     if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
     def fit(extra=((),())):
-        if not few: return int(np.argmin(_train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).losses)), _readings(self, valid)
+        if not few: return _train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).good, _readings(self, valid)
         if not best: return 0,before # nothing learnt was better than the start
         self.model.load_state_dict(start)
-        return len(_train(self, train+valid, valid, synth, best, seconds=seconds*.3, patience=None, extra=extra).losses)-1, kept
+        return _train(self, train+valid, valid, synth, best, seconds=seconds*.3, patience=None, extra=extra).good, kept
     n,now = fit()
     guesses = _guesses(self, files, now) if files else ((),())
     if guesses[0]: more,now = fit(guesses); n = more if few else n+more
@@ -220,7 +240,7 @@ def suspects(self:CaptchaLearner,
     synth=None, # As in `few_shot`
     minutes:float=5., # Time for training, at most
     n_folds:int=5, # Models, each of which reads what it has not seen
-    rounds:int=60, # As in `few_shot`, for each model
+    rounds:int=200, # As in `few_shot`, for each model
 ) -> Suspects:
     "The labels that are probably wrong, by models that have not seen them; the learner's weights stay what they are. A `ValueError` without weights to start from."
     if not self.start: raise ValueError('This learner started from no weights, so nothing can be said about its labels; make it with captcha_learner(dls, captcha_base), or with weights=….')
@@ -229,7 +249,7 @@ def suspects(self:CaptchaLearner,
     now = _copied(self.model)
     try:
         self.load_weights(self.start)
-        table,_ = _cross(self, numbers, ifnone(synth, drawn_mixed(self)), n_folds, 60*minutes, rounds=rounds)
+        table,_ = _cross(self, numbers, _drawn(self) if synth is None else synth, n_folds, 60*minutes, rounds=rounds)
     finally: self.model.load_state_dict(now)
     table = table[~table.right].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
     return Suspects(table, self.dls.tfm.files)

@@ -114,7 +114,7 @@ def _fit(args, dls, few):
     resumable = Resumable(args.out/'training')
     learn = _learner(args, dls)
     check_info(learner_info(learn), 'what has been asked for') # better found out before the training than after it
-    if few: return learn, learn.few_shot(**(dict(minutes=args.minutes, rounds=max(60, round(60*args.minutes))) if args.minutes else {})), False # more rounds than there is time for
+    if few: return learn, learn.few_shot(**(dict(minutes=args.minutes, rounds=max(200, round(60*args.minutes))) if args.minutes else {})), False # more rounds than there is time for
     try:
         with learn.distrib_ctx(): # on all processes of `accelerate launch` if there are several
             _warm(args, learn, resumable)
