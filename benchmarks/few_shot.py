@@ -12,7 +12,7 @@ import argparse, time
 import torch
 from captcha_fastai.all import *
 from captcha_fastai.label import count_keys
-from common import chars_right, digest, load_json, real_captchas, results, save_json, where, wilson
+from common import cache, chars_right, digest, load_json, real_captchas, results, save_json, where, wilson
 
 UNLABELLED = 400
 KEYS = dict(images=300, every=20, target=.97, minutes=1., seeds=3)
@@ -29,6 +29,8 @@ def run(name, n, draw, unlabelled, args):
     with learn.no_bar(): res = learn.few_shot(unlabelled=more or None, **(dict(minutes=args.minutes) if args.minutes else {}))
     seconds,cpu = time.time()-start,time.process_time()-cpu
     lengths,lp = [*map(len, labels[:n])],learn.log_probs(files[tested:])
+    folder = cache/'few_shot'/f'{name}-{n}-{draw}{"-unlabelled"*bool(unlabelled)}'
+    CaptchaReader.from_learner(learn).save(folder) # to be looked at afterwards
     def read(**known): return [learn.vocab.decode(h[0].ids) for h in learn.head.decode(lp, **known)]
     texts,told = read(),read(min_length=min(lengths), max_length=max(lengths), on_impossible='empty')
     files,labels = files[tested:],labels[tested:]
@@ -36,7 +38,7 @@ def run(name, n, draw, unlabelled, args):
     low,high = wilson(right, len(labels))
     return dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, used=' '.join(f.name for f in more), guessed=res.guessed, n=len(labels), right=right, told_lengths=sum(a == b for a,b in zip(labels, told)), captcha_accuracy=round(100*right/len(labels), 2), low=low, high=high,
                 char_accuracy=round(100*chars_right(labels, texts), 2), kept_back=dict(n=res.kept, before=round(100*res.before, 2), after=round(100*res.after, 2)), rounds=res.rounds, seconds=round(seconds, 1), cpu_seconds=round(cpu, 1),
-                misread={k: ' '.join(o[i] for o in wrong) for i,k in enumerate(('files','labels','texts'))}, minutes=args.minutes, bf16=bool(fast_floats(learn.dls.device)), weights=digest(args.weights), threads=torch.get_num_threads(), **where('captcha','pillow'))
+                misread={k: ' '.join(o[i] for o in wrong) for i,k in enumerate(('files','labels','texts'))}, minutes=args.minutes, bf16=bool(fast_floats(learn.dls.device)), weights=digest(args.weights), reader=digest(folder/'model.safetensors'), threads=torch.get_num_threads(), **where('captcha','pillow'))
 
 def keys(name, draw, uncertain_first, args):
     "Keys that labelling takes until the target is read."
