@@ -3,6 +3,7 @@
     python benchmarks/few_shot.py --threads 1                       # whatever is missing, draw by draw
     python benchmarks/few_shot.py --data captcha_images_v2 --labels 100 --draws 0 1
     python benchmarks/few_shot.py --unlabelled                      # the same draws with 400 unlabelled images, which are then not among the tested ones
+    python benchmarks/few_shot.py --tta                             # the readers of all rows so far, which are kept in cache/few_shot, read again in six orders of the colour channels
     python benchmarks/few_shot.py --keys                            # least certain first against random order
 
 Draw number d is a permutation of all images by the seed d: the first ones are labelled (a fifth of them are kept back by `few_shot` to stop by), the rest is read once, at the end:
@@ -17,11 +18,26 @@ from common import cache, chars_right, digest, load_json, real_captchas, results
 UNLABELLED = 400
 KEYS = dict(images=300, every=20, target=.97, minutes=1., seeds=3)
 
-def run(name, n, draw, unlabelled, args):
-    "One training: the row of the results."
+def drawn(name, draw):
+    "Files and labels in the order of a draw"
     files,labels = real_captchas(captcha_data(name))
     order = np.random.default_rng(draw).permutation(len(files))
-    files,labels = [files[i] for i in order],[labels[i] for i in order]
+    return [files[i] for i in order],[labels[i] for i in order]
+
+def kept(row): return cache/'few_shot'/f"{row['data']}-{row['labels']}-{row['draw']}{'-unlabelled'*bool(row['unlabelled'])}"
+
+def tta(row):
+    "What the reader of a row reads in six orders of the channels: `right`, and `told_lengths`; None if it is not there any more"
+    if not (folder := kept(row)).exists() or digest(folder/'model.safetensors') != row['reader']: return
+    files,labels = (o[row['labels']+row['unlabelled']:] for o in drawn(row['data'], row['draw']))
+    reader = CaptchaReader.load(folder).tta()
+    lengths = reader.info['lengths']
+    def right(**known): return sum(r.text == l for r,l in zip(reader.read(files, progress=False, **known), labels))
+    return dict(orders=len(reader.net.members), right=right(), told_lengths=right(min_length=min(lengths), max_length=max(lengths), on_impossible='empty'), **where())
+
+def run(name, n, draw, unlabelled, args):
+    "One training: the row of the results."
+    files,labels = drawn(name, draw)
     set_seed(draw, reproducible=True)
     learn = captcha_learner(CaptchaDataLoaders.from_lists('.', files[:n], labels[:n], seed=draw, num_workers=0), captcha_base, weights=args.weights)
     more,tested = (files[n:n+UNLABELLED], n+UNLABELLED) if unlabelled else ([],n)
@@ -29,7 +45,7 @@ def run(name, n, draw, unlabelled, args):
     with learn.no_bar(): res = learn.few_shot(unlabelled=more or None, **(dict(minutes=args.minutes) if args.minutes else {}))
     seconds,cpu = time.time()-start,time.process_time()-cpu
     lengths,lp = [*map(len, labels[:n])],learn.log_probs(files[tested:])
-    folder = cache/'few_shot'/f'{name}-{n}-{draw}{"-unlabelled"*bool(unlabelled)}'
+    folder = kept(dict(data=name, labels=n, draw=draw, unlabelled=unlabelled))
     CaptchaReader.from_learner(learn).save(folder) # to be looked at afterwards
     def read(**known): return [learn.vocab.decode(h[0].ids) for h in learn.head.decode(lp, **known)]
     texts,told = read(),read(min_length=min(lengths), max_length=max(lengths), on_impossible='empty')
@@ -61,6 +77,7 @@ def main():
     a('--labels', nargs='*', type=int, default=[100,500], help='labelled images')
     a('--draws', nargs='*', type=int, default=[*range(5)], help='draws of them')
     a('--unlabelled', action='store_true', help=f'with {UNLABELLED} unlabelled images')
+    a('--tta', action='store_true', help='read in six orders of the channels, with the readers of the rows that are there')
     a('--keys', action='store_true', help='count the keys that labelling takes')
     a('--minutes', type=float, help='for a training (default: that of few_shot)')
     a('--weights', type=Path, default=base_file, help='of captcha_base (default: those of the package)')
@@ -69,6 +86,12 @@ def main():
     args = p.parse_args()
     if args.threads: torch.set_num_threads(args.threads)
     out,now = args.out or results/('keys.json' if args.keys else 'few_shot.json'), digest(args.weights)
+    if args.tta:
+        for row in rows(out):
+            if 'tta' in row or not (found := tta(row)): continue
+            save_json(out, dict(rows=[dict(o, tta=found) if o == row else o for o in rows(out)]))
+            print({k: row[k] for k in ('data','labels','draw','n','right','told_lengths')}, found['right'], found['told_lengths'], flush=True)
+        return
     if args.keys:
         todo = [(dict(data=d, draw=s, uncertain_first=u, minutes=KEYS['minutes']), lambda o: keys(o['data'], o['draw'], o['uncertain_first'], args)) for d in args.data for s in range(KEYS['seeds']) for u in (True, False)]
     else:

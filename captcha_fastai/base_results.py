@@ -47,17 +47,19 @@ def plot_zero_shot(
     return ax
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
+def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
+
 def few_shot_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "Captchas read after few labels: the mean of all draws, its 95 % interval, and the worst draw."
+    "Captchas read after few labels: the mean of all draws, its 95 % interval, and the worst draw; what more knowledge brings, and six orders of the colour channels."
     groups = {}
     for r in _measured('few_shot', path).get('rows', []): groups.setdefault((r['data'], r['labels'], r['unlabelled'], r['weights']), []).append(r)
     lines = []
     for (data,labels,unlabelled,weights),rs in sorted(groups.items()):
         accs = [r['captcha_accuracy'] for r in rs]
         lines.append({'captchas': data, 'labels': labels, 'unlabelled': unlabelled, 'tested': f"{rs[0]['n']:,}", 'draws': len(rs), 'captchas read': f'**{statistics.mean(accs):.1f} %**', '95 % interval': _interval(statistics.mean(accs)/100*rs[0]['n'], rs[0]['n']), 'worst draw': f'{min(accs):.1f} %',
-                      'told the lengths': f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %",
+                      'told the lengths': _mean_share(rs), 'and six orders': _mean_share([{**r, **r['tta']} for r in rs]) if all('tta' in r for r in rs) else '–',
                       'seconds': f"{statistics.mean(r['seconds'] for r in rs):.0f}", 'made on': _made_on(rs[0]), 'weights': weights})
     if not lines: return _not_measured('few_shot')
     df = _one_machine(pd.DataFrame(lines), 'seconds')

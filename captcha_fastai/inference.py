@@ -175,7 +175,7 @@ _shared = ('head','vocab','max_len','size','mode','resize','background')
 def ensemble(cls:CaptchaReader,
     readers, # Readers of one vocab, size, mode and kind of head; their architectures may differ
 ) -> CaptchaReader: # With the decoder and the threshold of the first
-    "One reader that averages the probabilities of several; a `ValueError` if they can't be averaged."
+    "One reader that averages the log-probabilities of several; a `ValueError` if they can't be averaged."
     readers = list(readers)
     if not readers: raise ValueError('An ensemble needs at least one reader.')
     odd = [(i,o) for i,o in enumerate(readers) if not isinstance(o, CaptchaReader)]
@@ -190,6 +190,33 @@ def ensemble(cls:CaptchaReader,
     state = {f'{i}.{k}':v for i,m in enumerate(models) for k,v in m.state_dict().items()}
     lengths = [o.get('lengths') for o in infos]
     return cls({**infos[0], 'lengths':sorted(set().union(*lengths)) if all(lengths) else None, 'models':[m for o in infos for m in o['models']]}, state, first.device)
+
+# %% ../nbs/17b_inference.ipynb #c07a1002
+def _first_layer(model, c_in):
+    "Name of the convolution that looks at the channels of the picture"
+    found = [n for n,m in model.named_modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels == c_in and m.groups == 1]
+    if not found: raise ValueError(f'{type(model).__name__} has no convolution over {c_in} channels whose order could be changed.')
+    return found[0]
+
+def _reordered(member, info, order):
+    "Weights and info of a member that sees channel `order[c]` as channel `c`"
+    state,name,back = member.model.state_dict(),_first_layer(member.model, len(order))+'.weight',np.argsort(order).tolist()
+    return {**state, name: state[name][:,back]}, {**info, **{k: [info[k][o] for o in back] for k in ('mean','std')}}
+
+@patch
+def tta(self:CaptchaReader,
+    orders:int=6, # Of the channels, from 2 to 6
+) -> CaptchaReader: # With as many networks for each that it has
+    "A reader that reads each image in several orders of its colour channels and averages; a `ValueError` for readers of grey images, or if a network does not take the channels in by one convolution."
+    if len(self.mode) != 3: raise ValueError(f'This reader sees {self.mode}, one channel, which has one order only.')
+    if not 2 <= orders <= 6: raise ValueError(f'Three channels have six orders; orders={orders} is none of 2 to 6.')
+    perms = ([0,1,2],[1,2,0],[2,0,1],[0,2,1],[2,1,0],[1,0,2])[:orders]
+    parts = [_reordered(m, i, p) for m,i in zip(self.net.members, self.info['models']) for p in perms]
+    reader = CaptchaReader({**self._info(), 'models': [i for _,i in parts]}, {f'{n}.{k}':v for n,(state,_) in enumerate(parts) for k,v in state.items()}, self.device)
+    x = np.random.default_rng(0).integers(0, 256, (2,*self.size,3), dtype=np.uint8)
+    mean = torch.from_numpy(np.mean([self._forward(x[...,p]) for p in perms], 0))
+    if np.abs(reader._forward(x)-mean.log_softmax(-1).numpy()).max() > 1e-2: raise ValueError(f"{self.info['models'][0]['arch']} looks at the channels in more than one place, so their order can't be changed.")
+    return reader
 
 # %% ../nbs/17b_inference.ipynb #3fed445f
 @patch(cls_method=True)

@@ -29,7 +29,7 @@ class _Member(nn.Module):
     def forward(self, x): return (self.model((x-self.mean)/self.std)/self.temperature).log_softmax(-1)
 
 class ReaderNet(nn.Module):
-    "uint8 `(N, h, w, c)`, or floats from 0 to 1, to the mean of the models' probabilities, as float32 log-probabilities `(N, T, n_class)`."
+    "uint8 `(N, h, w, c)`, or floats from 0 to 1, to float32 log-probabilities `(N, T, n_class)`: the mean of those of the models, normalised again."
     def __init__(self,
         models, # Networks, float `(N, c, h, w)` to logits `(N, T, n_class)`
         infos, # For each a dict with `mean`, `std` (one number for each channel) and `temperature`
@@ -40,7 +40,7 @@ class ReaderNet(nn.Module):
         x = x.permute(0,3,1,2)
         if not x.is_floating_point(): x = x.float()/255
         out = [m(x) for m in self.members]
-        return out[0] if len(out) == 1 else torch.stack(out).logsumexp(0)-math.log(len(out))
+        return out[0] if len(out) == 1 else torch.stack(out).mean(0).log_softmax(-1)
 
 # %% ../nbs/17f_reader_net.ipynb #882882ea
 class _Sketch(TorchDispatchMode):
