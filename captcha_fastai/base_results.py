@@ -22,9 +22,11 @@ def _of(row): return f"{row['accuracy']:.1f} % ({row['interval'][0]:.1f}–{row[
 def zero_shot_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "What each pretrained base reads of each set, with 95 % Wilson intervals; real captchas come last."
-    rows = _measured('base', path).get('rows', [])
-    return _table('base', [{'base': r['name'], 'samples': f"{r['points'][-1]['samples']:,}", 'captchas': k, 'n': v['n'], 'exact': _of(v['exact']), 'case-folded': f"**{_of(v['folded'])}**"} for r in rows for k,v in r['points'][-1]['sets'].items()])
+    "What each pretrained base reads of each set, with 95 % Wilson intervals, exactly and case-folded; real captchas come last."
+    ends = {f"{r['name']}, {r['points'][-1]['samples']:,} samples": r['points'][-1]['sets'] for r in _measured('base', path).get('rows', [])}
+    cells = lambda name, o: {name: _of(o['exact']) if o else '–', f'{name}, case-folded': f"**{_of(o['folded'])}**" if o else '–'}
+    sets = {k: v['n'] for o in ends.values() for k,v in o.items()}
+    return _table('base', [{'captchas': k, 'n': n, **{c: t for name,o in ends.items() for c,t in cells(name, o.get(k)).items()}} for k,n in sets.items()])
 
 # %% ../nbs/16e_base_results.ipynb #014aee85
 def plot_zero_shot(
