@@ -204,7 +204,7 @@ def few_shot(self:CaptchaLearner,
     synth,few = _drawn(self) if synth is None else synth,len(train)+len(valid) < 60
     reading,before = time.time(),_readings(self, train+valid if few else valid)
     reading = time.time()-reading # which comes again, and once more after guesses
-    seconds = (60*minutes-(time.time()-begin)-(2*reading if files else reading))/(2 if files else 1)
+    seconds = (59*minutes-(time.time()-begin)-(2*reading if files else reading))/(2 if files else 1) # of each 60 one is left for a last batch, which may end late
     if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
     def fit(extra=((),())):
         if not few: return _train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).good, _readings(self, valid)
