@@ -24,16 +24,22 @@ def drawn(name, draw):
     order = np.random.default_rng(draw).permutation(len(files))
     return [files[i] for i in order],[labels[i] for i in order]
 
-def kept(row): return cache/'few_shot'/f"{row['data']}-{row['labels']}-{row['draw']}{'-unlabelled'*bool(row['unlabelled'])}"
+def limits(lengths):
+    "Options of decoding for one who knows how many characters there are"
+    lengths = {*lengths}
+    return dict(min_length=min(lengths), max_length=max(lengths), on_impossible='empty')
+
+def kept(row):
+    "Where the reader of a row is"
+    return cache/'few_shot'/'-'.join(str(row[k]) for k in ('data','labels','draw','unlabelled','minutes','weights'))
 
 def tta(row):
     "What the reader of a row reads in six orders of the channels: `right`, and `told_lengths`; None if it is not there any more"
     if not (folder := kept(row)).exists() or digest(folder/'model.safetensors') != row['reader']: return
     files,labels = (o[row['labels']+row['unlabelled']:] for o in drawn(row['data'], row['draw']))
     reader = CaptchaReader.load(folder).tta()
-    lengths = reader.info['lengths']
     def right(**known): return sum(r.text == l for r,l in zip(reader.read(files, progress=False, **known), labels))
-    return dict(orders=len(reader.net.members), right=right(), told_lengths=right(min_length=min(lengths), max_length=max(lengths), on_impossible='empty'), **where())
+    return dict(orders=len(reader.net.members), right=right(), told_lengths=right(**limits(reader.info['lengths'])), **where())
 
 def run(name, n, draw, unlabelled, args):
     "One training: the row of the results."
@@ -45,10 +51,10 @@ def run(name, n, draw, unlabelled, args):
     with learn.no_bar(): res = learn.few_shot(unlabelled=more or None, **(dict(minutes=args.minutes) if args.minutes else {}))
     seconds,cpu = time.time()-start,time.process_time()-cpu
     lengths,lp = [*map(len, labels[:n])],learn.log_probs(files[tested:])
-    folder = kept(dict(data=name, labels=n, draw=draw, unlabelled=unlabelled))
+    folder = kept(dict(data=name, labels=n, draw=draw, unlabelled=UNLABELLED if unlabelled else 0, minutes=args.minutes, weights=digest(args.weights)))
     CaptchaReader.from_learner(learn).save(folder) # to be looked at afterwards
     def read(**known): return [learn.vocab.decode(h[0].ids) for h in learn.head.decode(lp, **known)]
-    texts,told = read(),read(min_length=min(lengths), max_length=max(lengths), on_impossible='empty')
+    texts,told = read(),read(**limits(map(len, labels[:n])))
     files,labels = files[tested:],labels[tested:]
     right,wrong = sum(a == b for a,b in zip(labels, texts)),[(f.name, l, t or '∅') for f,l,t in zip(files, labels, texts) if l != t]
     low,high = wilson(right, len(labels))
@@ -88,7 +94,10 @@ def main():
     out,now = args.out or results/('keys.json' if args.keys else 'few_shot.json'), digest(args.weights)
     if args.tta:
         for row in rows(out):
-            if 'tta' in row or not (found := tta(row)): continue
+            if 'tta' in row: continue
+            if not (found := tta(row)):
+                print(f"the reader of {row['data']}, {row['labels']} labels, draw {row['draw']} is not in {kept(row)}")
+                continue
             save_json(out, dict(rows=[dict(o, tta=found) if o == row else o for o in rows(out)]))
             print({k: row[k] for k in ('data','labels','draw','n','right','told_lengths')}, found['right'], found['told_lengths'], flush=True)
         return

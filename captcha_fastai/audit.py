@@ -113,6 +113,11 @@ class Audit:
         low,high = wilson(df.right, df.n)
         return df.assign(share=df.right/df.n, low=low, high=high)
     @property
+    def left_out(self) -> list:
+        "Numbers of labels that were asked for and would have left too few images to test with."
+        s = self.found['settings']
+        return [k for k in s.get('asked', []) if k not in s['labels']]
+    @property
     def verdict(self) -> dict: # `labels` that the attack needed, None if it failed; `title`; `text`
         "In plain words."
         return verdict(self.curve)
@@ -190,10 +195,10 @@ def audit(
     with warnings.catch_warnings(): # of what the audit itself reports
         warnings.simplefilter('ignore')
         sizes = check_captchas(files, labels)[2]
-    counts,test = _plan(len(files), counts, harder, test)
+    asked,(counts,test) = sorted({*counts}),_plan(len(files), counts, harder, test)
     attack,path = _Attack(files, labels, sizes, learner or _from_base, minutes=minutes, rounds=rounds, synth=synth),path and Path(path)
     names,scans = [o.name if isinstance(o, Path) else '' for o in files],scan_images(files)
-    settings = dict(images=len(files), data=_digest(names, labels, scans), attacker=_digest(_weights_of(attack, seed), getattr(synth, 'spec', str)(), captcha_fastai.__version__), labels=counts, draws=draws, minutes=minutes, rounds=rounds, test=test, harder=harder, seed=seed)
+    settings = dict(images=len(files), data=_digest(names, labels, scans), attacker=_digest(_weights_of(attack, seed), getattr(synth, 'spec', str)(), captcha_fastai.__version__), asked=asked, labels=counts, draws=draws, minutes=minutes, rounds=rounds, test=test, harder=harder, seed=seed)
     found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, duplicates=_same(scans))
     if path and path.exists(): found = _go_on(path, settings)
     harder = min(harder, counts[-1])

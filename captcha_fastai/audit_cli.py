@@ -38,7 +38,9 @@ def _audit(args):
     dls = _loaders(argparse.Namespace(data=args.data, valid=.2, seed=args.seed, bs=16, size=None, grey=False, chars=None, workers=0, skip_bad=args.skip_bad))
     with made_folder(args.out):
         found = audit(dls.tfm.files, dls.tfm.labels, lambda dls: captcha_learner(dls, captcha_base, weights=weights), args.labels, args.draws, args.minutes, args.test, args.distorted, path=args.out/'audit.json', seed=args.seed)
-        print(found); print(f'the report is {write_report(found, args.out)}')
+        print(found)
+        if found.left_out: print(f"not tried with {', '.join(map(str, found.left_out))} labels, since too few images would be left to read")
+        print(f'the report is {write_report(found, args.out)}')
 
 def main(argv=None): # Words of the command line
     "The command `captcha-audit`: a report on a captcha."

@@ -129,7 +129,7 @@ def _count(n, one, many): return f'{n} {one if n == 1 else many}'
 
 def _labels(audit, most=12):
     wrong,same = audit.found['suspects'] or [],audit.found['duplicates']
-    parts = [H2('Labels and duplicates'), audit.found['suspects'] is not None and P(f'{_count(len(wrong), "label differs", "labels differ")} from what models that had not seen the image read there. The least probable come first; look at them.' if wrong else 'No label differs from what models that had not seen the image read there.')]
+    parts = [H2('Labels and duplicates'), audit.found['suspects'] is not None and P(f'{_count(len(wrong), "label differs", "labels differ")} from what models that had not seen the image read there, {sum(o["confidence"] > .9 for o in wrong)} of them with a confidence of more than 90 %. The least probable come first; look at them.' if wrong else 'No label differs from what models that had not seen the image read there.')]
     if audit.files:
         parts += [_picture(audit.files[o['image']], f"{_named(audit, o['image'])}: {o['label']}? read {o['text']} ({o['confidence']:.0%})") for o in wrong[:most]]
         parts.append(P(f'{_count(len(same), "picture comes", "pictures come")} more than once, such as {", ".join(_named(audit, i) for i in same[0][:3])}. A captcha that comes from a store of pictures can be looked up.' if same else 'No picture comes twice.'))
@@ -142,6 +142,10 @@ _instead = (
     ('Confirm what matters by another way.', 'A passkey, a code by mail or an account that is known is harder to automate, and can be used by people who cannot see a picture.'),
     ('Keep it accessible.', 'Nobody should have to read distorted letters; offer a way that needs neither eyes nor ears.'))
 
+def _left_out(audit):
+    ks = ', '.join(map(str, audit.left_out))
+    return ks and f' With {ks} labels it was not tried, since too few captchas would have been left to read.'
+
 def report_page(
     audit:Audit, # A finished audit
 ) -> str: # HTML
@@ -152,7 +156,7 @@ def report_page(
     body = Body(ft('main', H1(v['title']), P(v['text'], cls='verdict'), *samples,
         *_attack(audit), *_characters(audit), *_harder(audit), *_labels(audit),
         H2('What to use instead'), Ul(*[Li(ft('strong', a), ' ', b) for a,b in _instead]),
-        H2('What this report is'), P(f"An attack by captcha_fastai on {s['images']} labelled captchas, at most {s['minutes']:g} minutes of training each time, seed {s['seed']}. It shows what a program can do at least. It can't show what no program can do. "
+        H2('What this report is'), P(f"An attack by captcha_fastai on {s['images']} labelled captchas, at most {s['minutes']:g} minutes of training each time, seed {s['seed']}.{_left_out(audit)} It shows what a program can do at least. It can't show what no program can do. "
           'Use it on captchas that are yours, or that you have permission to test.', cls='soft')))
     return '<!doctype html>\n' + to_xml(Html(head, body, lang='en'))
 
@@ -160,8 +164,10 @@ def write_report(
     audit:Audit, # A finished audit
     folder, # Made if it is missing; audit.html and audit.json in it are replaced
 ) -> Path: # The page
-    "Write the report and its figures."
+    "Write the report and its figures: what was found, the tables made of it, and the names of the images, which are numbers elsewhere."
     (folder := Path(folder)).mkdir(parents=True, exist_ok=True)
-    write_whole(folder/'audit.json', json.dumps(dict(audit.found, verdict=audit.verdict), ensure_ascii=False, indent=1).encode())
+    tables = {k: json.loads(getattr(audit, k).to_json(orient='records')) for k in ('curve','chars') + ('distortions',)*bool(audit.found['distortions'])}
+    found = dict(audit.found, verdict=audit.verdict, tables=tables, files=[_named(audit, i) for i in range(len(audit.files))])
+    write_whole(folder/'audit.json', json.dumps(found, ensure_ascii=False, indent=1).encode())
     write_whole(folder/'audit.html', report_page(audit).encode())
     return folder/'audit.html'

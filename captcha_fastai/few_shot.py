@@ -79,56 +79,64 @@ def moving_average(
 
 # %% ../nbs/19b_few_shot.ipynb #a7c1e001
 def last_good(
-    losses, # `(rounds, images)`
+    losses, # `(rounds, images)`, the first ones those before training
 ) -> int: # Number of the round
-    "The last round that is not measurably worse than the best: its losses are not higher by more than a standard error of the differences."
-    losses = np.nan_to_num(np.asarray(losses, float), nan=1e6, posinf=1e6) # it has come apart
-    best = losses[losses.mean(1).argmin()]
-    more = losses-best
+    "The last round that is not measurably worse than the best, by a paired one-standard-error rule (Breiman et al. 1984); 0 if no round is better than the first."
+    losses = np.asarray(losses, float)
+    rounds = np.flatnonzero(np.isfinite(losses).all(1)) # without those that have come apart
+    if not len(rounds): return 0
+    best = losses[rounds[losses[rounds].mean(1).argmin()]]
+    if (best == losses[0]).all(): return 0
+    more = losses[rounds]-best
     error = more.std(1, ddof=1)/more.shape[1]**.5 if more.shape[1] > 1 else 0.
-    return int(np.flatnonzero(more.mean(1) <= error).max())
+    return int(rounds[more.mean(1) <= error].max())
 
 # %% ../nbs/19b_few_shot.ipynb #118ffa48
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
 class KeepBest(Callback):
-    "Measures a moving average of the weights after each round, keeps the last that is not measurably worse than the best, and stops when all are for a while or the time is up."
+    "Measures a moving average of the weights after each round, keeps that of the last good one (`last_good`), and stops after `patience` rounds without a lower mean loss, or when the time is up."
     order = 65 # after the recorder
     def __init__(self,
+        first=None, # Losses of the validation images before training, float `(N,)`; if None, the weights from before it can't be what is kept
         seconds:float=math.inf, # Time for training
-        patience:int=20, # Rounds in a row that are measurably worse than the best; None to go on, and to keep the last
+        patience:int=20, # Rounds, many, since the loss of a few images jumps; None to go on, and to keep the last
         decay:float=.99, # Of the average, from batch to batch
     ):
         store_attr()
-        self.losses,self.now,self.good = [],[],0 # losses of the images by round, from before the first on; of this round so far; and the round that is kept
+        self.losses,self.now = [] if first is None else [first],[] # by round, and of this one so far
+        self.rounds,self.good = 0,0 # rounds so far, and those that the kept weights have seen
     def before_fit(self):
         self.average = moving_average(self.learn.model, self.decay)
         self.stop_at,self.best = time.time()+self.seconds,_copied(self.learn.model)
     def after_loss(self):
-        if not self.training: self.now.append(to_np(self.learn.loss_func(self.pred.float(), *self.yb, reduction='none')))
+        if self.training: return
+        with NoneReduce(self.learn.loss_func) as loss: self.now.append(to_np(loss(self.pred.float(), *self.yb)))
     def after_batch(self):
         if not self.training: return
         self.average.update_parameters(self.learn.model)
         if time.time() > self.stop_at: raise CancelTrainException()
     def before_validate(self):
-        if not self.losses: return # nothing is averaged yet
         self.live = _copied(self.learn.model)
         self.learn.model.load_state_dict(self.average.module.state_dict())
-    def after_validate(self):
-        self.losses.append(np.concatenate(self.now)); self.now = []
     def after_epoch(self):
-        if not (last := len(self.losses)-1): return
-        if (last if self.patience is None else last_good(self.losses)) == last: self.good,self.best = last,_copied(self.learn.model)
+        self.losses.append(np.concatenate(self.now)); self.now = []
+        self.rounds += 1
+        last = len(self.losses)-1
+        if (last if self.patience is None else last_good(self.losses)) == last: self.good,self.best = self.rounds,_copied(self.learn.model)
         self.learn.model.load_state_dict(self.live)
-        if time.time() > self.stop_at or self.patience is not None and last-self.good >= self.patience: raise CancelFitException()
+        if time.time() > self.stop_at or self.patience is not None and last-np.argmin(np.nan_to_num(np.mean(self.losses, 1), nan=np.inf)) >= self.patience: raise CancelFitException()
     def after_fit(self): self.learn.model.load_state_dict(self.best)
+
+def _losses(learn):
+    "The loss of each validation image"
+    with learn.no_bar(): return to_np(learn.get_preds(act=noop, with_loss=True)[2])
 
 def _train(learn, labelled, valid, synth, rounds=200, lr=1e-3, extra=((),()), **kw):
     "Train `learn` for rounds; the callback knows how it went"
     real,learn.dls = learn.dls,_rounds(learn, labelled, valid, synth, extra=extra)
     try:
-        stop = KeepBest(**kw)
-        with learn.no_bar(): learn.validate(cbs=stop)
+        stop = KeepBest(_losses(learn), **kw)
         fast = [] if any(isinstance(o, (MixedPrecision,CPUBfloat16)) for o in learn.cbs) else fast_floats(learn.dls.device)
         with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=[stop, *fast], reset_opt=True)
     finally: learn.dls,learn.opt = real,None
@@ -145,7 +153,7 @@ def _readings(learn, numbers):
     return df.assign(right=df.label == df.text)
 
 def _cross(learn, numbers, synth, k, seconds, **kw):
-    "Readings of each image by a model trained without it, and the best number of rounds; the weights stay what they are"
+    "Readings of each image by a model trained without it, and for how many rounds to train; the weights stay what they are"
     start,parts,losses = _copied(learn.model),[],[]
     order = np.random.default_rng(0).permutation(np.array(numbers)).tolist()
     try:
@@ -189,31 +197,39 @@ def _readable(files):
     if bad: warnings.warn(f'{len(bad)} of {len(files)} unlabelled images are left out: {bad[0]}')
     return [f for f,s in zip(files, scans) if not isinstance(s, ImageError)]
 
-def _drawn(learn): return (drawn_like if hasattr(learn.model, 'body') else drawn_mixed)(learn)
+def _drawn(learn, synth):
+    "What to mix in: `synth`, or captchas like the learner's where its network knows captchas and has a map to tell by"
+    if synth is not None: return synth
+    return (drawn_like if learn.start is not None and hasattr(learn.model, 'body') else drawn_mixed)(learn)
 
 @patch
 def few_shot(self:CaptchaLearner,
     unlabelled=None, # A folder of more images of the kind, or a list of them: what is read on them with enough confidence is trained on, too
-    synth=None, # Drawn captchas to mix in; `drawn_like(learn)` if None, or `drawn_mixed(learn)` for a model without `body`
+    synth=None, # Drawn captchas to mix in; if None, `drawn_like(learn)`, or `drawn_mixed(learn)` for a learner without weights to start from, or a model without `body`
     minutes:float=5., # Time for all of it, at most
     rounds:int=200, # Rounds of training, at most; each is 640 images
 ) -> FewShot: # How it went
     "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are none."
     begin,train,valid,start = time.time(),list(self.dls.train_ds.items),list(self.dls.valid_ds.items),_copied(self.model)
     files = [] if unlabelled is None else _readable(image_files(unlabelled) if isinstance(unlabelled, (str, Path)) else list(unlabelled))
-    synth,few = _drawn(self) if synth is None else synth,len(train)+len(valid) < 60
-    reading,before = time.time(),_readings(self, train+valid if few else valid)
-    reading = time.time()-reading # which comes again, and once more after guesses
-    seconds = (59*minutes-(time.time()-begin)-(2*reading if files else reading))/(2 if files else 1) # of each 60 one is left for a last batch, which may end late
+    synth,few = _drawn(self, synth),len(train)+len(valid) < 60
+    reading = time.time()
+    before = _readings(self, train+valid if few else valid)
+    reading = (time.time()-reading)/len(before) # of one image, which comes again
+    def left(parts=1): # seconds for a training; of each minute one is kept for a last batch, which ends late
+        to_read = len(before)*parts + len(files)*(parts > 1)
+        return (59*minutes-(time.time()-begin)-reading*to_read)/parts
+    seconds = left(2 if files else 1)
     if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
-    def fit(extra=((),())):
+    def fit(seconds, extra=((),())):
         if not few: return _train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).good, _readings(self, valid)
         if not best: return 0,before # nothing learnt was better than the start
         self.model.load_state_dict(start)
-        return _train(self, train+valid, valid, synth, best, seconds=seconds*.3, patience=None, extra=extra).good, kept
-    n,now = fit()
+        return _train(self, train+valid, valid, synth, best, seconds=seconds, patience=None, extra=extra).good, kept
+    n,now = fit(seconds*.3 if few else seconds)
     guesses = _guesses(self, files, now) if files else ((),())
-    if guesses[0]: more,now = fit(guesses); n = more if few else n+more
+    if guesses[0]: more,now = fit(left(), guesses); n = more if few else n+more
+    if n == 1 and time.time()-begin > 59*minutes: warnings.warn(f'After {minutes:g} minutes, not more than one round of training was done; give it more.')
     return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), now.right.mean(), len(now), len(guesses[0]))
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
@@ -238,7 +254,7 @@ class Suspects:
 @patch
 def suspects(self:CaptchaLearner,
     synth=None, # As in `few_shot`
-    minutes:float=5., # Time for training, at most
+    minutes:float=5., # Time for all of it, at most
     n_folds:int=5, # Models, each of which reads what it has not seen
     rounds:int=200, # As in `few_shot`, for each model
 ) -> Suspects:
@@ -246,10 +262,10 @@ def suspects(self:CaptchaLearner,
     if not self.start: raise ValueError('This learner started from no weights, so nothing can be said about its labels; make it with captcha_learner(dls, captcha_base), or with weights=….')
     numbers = [*self.dls.train_ds.items, *self.dls.valid_ds.items]
     if len(numbers) < 2*n_folds: raise ValueError(f'{len(numbers)} labelled images are too few for {n_folds} folds; at least {2*n_folds} are needed.')
-    now = _copied(self.model)
+    begin,now,synth = time.time(),_copied(self.model),_drawn(self, synth)
     try:
         self.load_weights(self.start)
-        table,_ = _cross(self, numbers, _drawn(self) if synth is None else synth, n_folds, 60*minutes, rounds=rounds)
+        table,_ = _cross(self, numbers, synth, n_folds, 59*minutes-(time.time()-begin), rounds=rounds)
     finally: self.model.load_state_dict(now)
     table = table[~table.right].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
     return Suspects(table, self.dls.tfm.files)
