@@ -2,6 +2,7 @@
 
     python benchmarks/base.py --samples 2000000 --minutes 60 --threads 1          # and again, until it says that it is done
     python benchmarks/base.py --samples 2000000 --without line_blur competition   # styles that look like the two real sets left out
+    python benchmarks/base.py --peer                                              # ddddocr on the same real captchas (pip install ddddocr==1.6.1), into peers.json
     python benchmarks/base.py --ship                                              # the averaged weights go into the package, with a card
 
 Captcha number i is the same everywhere, and none comes twice. All that is needed to go on is kept in `cache/base/` every few minutes and when the script is stopped by Ctrl-C, SIGTERM or `--minutes`.
@@ -69,6 +70,12 @@ def prepare(x, device): return ((x.to(device, non_blocking=True).float()/255-.5)
 
 def fold(s): return s.casefold()
 
+def rights(texts, labels):
+    "How many are right, as they are and case-folded"
+    n = len(labels)
+    row = lambda k: dict(right=k, accuracy=round(100*k/n, 2), interval=wilson(k, n))
+    return dict(n=n, exact=row(sum(a == b for a,b in zip(texts, labels))), folded=row(sum(fold(a) == fold(b) for a,b in zip(texts, labels))))
+
 def zero_shot(model, images, labels, device):
     "Rights of greedy reading over the whole alphabet, as they are and case-folded; `images` can be opened by `open_image`."
     texts,model = [],model.eval()
@@ -76,9 +83,16 @@ def zero_shot(model, images, labels, device):
         x = torch.from_numpy(np.stack([image_array(o, base_size) for o in images[i:i+128]])).permute(0,3,1,2)
         with torch.inference_mode(): out = model(prepare(x, device)).float().log_softmax(-1).cpu()
         texts += [vocab.decode(o) for o in CTCHead(vocab).ids(to_np(out))]
-    n = len(labels)
-    row = lambda k: dict(right=k, accuracy=round(100*k/n, 2), interval=wilson(k, n))
-    return dict(n=n, exact=row(sum(a == b for a,b in zip(texts, labels))), folded=row(sum(fold(a) == fold(b) for a,b in zip(texts, labels))))
+    return rights(texts, labels)
+
+def peer():
+    "ddddocr as it comes, on the real sets"
+    import ddddocr
+    ocr = ddddocr.DdddOcr(show_ad=False)
+    sets = {k: rights([ocr.classification(f.read_bytes()) for f in files], labels) for k,(files,labels) in real_sets().items()}
+    for k,v in sets.items(): print(k, v)
+    made = where('ddddocr')
+    save_json(results/'peers.json', dict(rows=[dict(name=f"ddddocr {made['versions']['ddddocr']}", points=[dict(sets=sets)], **made)]))
 
 @lru_cache(1)
 def real_sets():
@@ -201,7 +215,7 @@ def card(r):
 The weights of `captcha_base`: a CTC network of {r['parameters']/1e6:.1f} million parameters that reads text captchas of 1 to {MAX_LEN} characters of `0-9A-Za-z`. Kept in half precision.
 
 - **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces of the packages matplotlib and captcha; from captcha {HARD:,} on, {', '.join(OFTEN)} come more often, since they were read worst until then. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
-- **Made by**: `benchmarks/base.py` at commit {r['commit'][:12]}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
+- **Made by**: `benchmarks/base.py` at commit {r['commit'][:12]}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
 - **For**: a start for training on a few labelled captchas of your own (`captcha_learner(dls, captcha_base)`, `learn.few_shot()`), accessibility, and testing how weak a captcha is. Use it only on captchas that are yours, or that you have permission to read.
 - **Limits**: Latin letters and digits; at most {MAX_LEN} characters were drawn. Letters whose cases look alike (`c` and `C`, `o`, `O` and `0`) can only be told apart by their neighbours. On captchas unlike anything drawn it reads badly until it gets labels.
 - **Licence**: that of the library, Apache-2.0. The typefaces (DejaVu, STIX, Computer Modern, Droid Sans Mono) allow free use; none of them is contained.
@@ -235,11 +249,13 @@ def parser():
     a('--every', type=float, default=4, metavar='MINUTES', help='how often everything is kept')
     a('--test', type=int, default=200, metavar='N', help='captchas of each style to measure with')
     a('--name', help='of the run; its state and its row are found by it (default: base, and what it is without)')
+    a('--peer', action='store_true', help='measure ddddocr instead')
     a('--ship', action='store_true', help='train no further; put the averaged weights into the package')
     return p
 
 def main(argv=None):
     args = parser().parse_args(argv)
+    if args.peer: return peer()
     args.name = args.name or '-'.join(['base', *(['without', *sorted(args.without)] if args.without else [])])
     if args.threads: torch.set_num_threads(args.threads)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))

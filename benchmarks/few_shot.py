@@ -3,7 +3,7 @@
     python benchmarks/few_shot.py --threads 1                       # whatever is missing, draw by draw
     python benchmarks/few_shot.py --data captcha_images_v2 --labels 100 --draws 0 1
     python benchmarks/few_shot.py --unlabelled                      # the same draws with 400 unlabelled images, which are then not among the tested ones
-    python benchmarks/few_shot.py --tta                             # the readers of all rows so far, which are kept in cache/few_shot, read again in six orders of the colour channels
+    python benchmarks/few_shot.py --tta                             # the readers of all rows so far, which are kept in cache/few_shot, read a thousand of the same images again in six orders of the colour channels
     python benchmarks/few_shot.py --keys                            # least certain first against random order
 
 Draw number d is a permutation of all images by the seed d: the first ones are labelled (a fifth of them are kept back by `few_shot` to stop by), the rest is read once, at the end:
@@ -15,7 +15,7 @@ from captcha_fastai.all import *
 from captcha_fastai.label import count_keys
 from common import cache, chars_right, digest, load_json, real_captchas, results, save_json, where, wilson
 
-UNLABELLED = 400
+UNLABELLED,TTA = 400,1000
 KEYS = dict(images=300, every=20, target=.97, minutes=1., seeds=3)
 
 def drawn(name, draw):
@@ -34,12 +34,15 @@ def kept(row):
     return cache/'few_shot'/'-'.join(str(row[k]) for k in ('data','labels','draw','unlabelled','minutes','weights'))
 
 def tta(row):
-    "What the reader of a row reads in six orders of the channels: `right`, and `told_lengths`; None if it is not there any more"
+    "What the reader of a row reads of its first tested images in six orders of the channels, and in one; None if it is not there any more"
     if not (folder := kept(row)).exists() or digest(folder/'model.safetensors') != row['reader']: return
-    files,labels = (o[row['labels']+row['unlabelled']:] for o in drawn(row['data'], row['draw']))
-    reader = CaptchaReader.load(folder).tta()
-    def right(**known): return sum(r.text == l for r,l in zip(reader.read(files, progress=False, **known), labels))
-    return dict(orders=len(reader.net.members), right=right(), told_lengths=right(**limits(reader.info['lengths'])), **where())
+    files,labels = (o[row['labels']+row['unlabelled']:][:TTA] for o in drawn(row['data'], row['draw']))
+    one,six = (CaptchaReader.load(folder), CaptchaReader.load(folder).tta())
+    def right(reader):
+        lp = reader.log_probs(files)
+        read = lambda **known: sum(reader.vocab.decode(h[0].ids) == l for h,l in zip(reader.head.decode(lp, **known), labels))
+        return dict(right=read(), told_lengths=read(**limits(reader.info['lengths'])))
+    return dict(n=len(labels), orders=len(six.net.members), one=right(one), **right(six), **where())
 
 def run(name, n, draw, unlabelled, args):
     "One training: the row of the results."
@@ -99,7 +102,7 @@ def main():
                 print(f"the reader of {row['data']}, {row['labels']} labels, draw {row['draw']} is not in {kept(row)}")
                 continue
             save_json(out, dict(rows=[dict(o, tta=found) if o == row else o for o in rows(out)]))
-            print({k: row[k] for k in ('data','labels','draw','n','right','told_lengths')}, found['right'], found['told_lengths'], flush=True)
+            print({k: row[k] for k in ('data','labels','draw')}, {k: found[k] for k in ('n','one','right','told_lengths')}, flush=True)
         return
     if args.keys:
         todo = [(dict(data=d, draw=s, uncertain_first=u, minutes=KEYS['minutes']), lambda o: keys(o['data'], o['draw'], o['uncertain_first'], args)) for d in args.data for s in range(KEYS['seeds']) for u in (True, False)]

@@ -14,7 +14,30 @@ from .speed_results import _if,_interval,_measured,_table,mcnemar,_not_measured
 from .styles_mixed import Mixed
 
 # %% auto #0
-__all__ = ['zero_shot_table', 'plot_zero_shot', 'few_shot_table', 'unlabelled_table', 'keys_table']
+__all__ = ['base_aims_table', 'zero_shot_table', 'plot_zero_shot', 'few_shot_table', 'unlabelled_table', 'keys_table']
+
+# %% ../nbs/16e_base_results.ipynb #d16e0002
+def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
+
+def _six_orders(rs):
+    if not all('tta' in r for r in rs): return '–'
+    one,six = (statistics.mean(100*k/r['tta']['n'] for r,k in zip(rs, ks)) for ks in ([r['tta']['one']['told_lengths'] for r in rs], [r['tta']['told_lengths'] for r in rs]))
+    return f'{one:.1f} → {six:.1f} %'
+
+def base_aims_table(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "What the base was to reach, and what it does."
+    lines = []
+    def add(figure, wanted, share, more=''): lines.append({'figure': figure, 'to reach': f'{wanted} %', 'reached': f'{share:.1f} %{more}', 'enough': 'yes' if share >= wanted else 'no'})
+    base = next((r['points'][-1]['sets'] for r in _measured('base', path).get('rows', []) if r['name'] == 'base'), {})
+    for k,wanted in {'captcha_images_v2':87, 'competition images':60}.items():
+        if k in base: add(f'{k}, no label, case-folded', wanted, base[k]['folded']['accuracy'])
+    for labels,aims in {100: {'captcha_images_v2':97, 'competition':85}, 500: {'captcha_images_v2':99, 'competition':95}}.items():
+        for k,wanted in aims.items():
+            rs = [r for r in _measured('few_shot', path).get('rows', []) if (r['data'], r['labels'], r['unlabelled']) == (k, labels, 0)]
+            if rs: add(f'{k}, {labels} labels, {len(rs)} draws', wanted, statistics.mean(r['captcha_accuracy'] for r in rs), f"; told the lengths {_mean_share(rs)}; `tta` {_six_orders(rs)}")
+    return _table('base', lines)
 
 # %% ../nbs/16e_base_results.ipynb #a7100342
 def _of(row): return f"{row['accuracy']:.1f} % ({row['interval'][0]:.1f}–{row['interval'][1]:.1f})"
@@ -22,11 +45,17 @@ def _of(row): return f"{row['accuracy']:.1f} % ({row['interval'][0]:.1f}–{row[
 def zero_shot_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "What each pretrained base reads of each set, with 95 % Wilson intervals, exactly and case-folded; real captchas come last."
-    ends = {f"{r['name']}, {r['points'][-1]['samples']:,} samples": r['points'][-1]['sets'] for r in _measured('base', path).get('rows', [])}
-    cells = lambda name, o: {name: _of(o['exact']) if o else '–', f'{name}, case-folded': f"**{_of(o['folded'])}**" if o else '–'}
-    sets = {k: v['n'] for o in ends.values() for k,v in o.items()}
-    return _table('base', [{'captchas': k, 'n': n, **{c: t for name,o in ends.items() for c,t in cells(name, o.get(k)).items()}} for k,n in sets.items()])
+    "What each pretrained base and ddddocr read of each set, with 95 % Wilson intervals, exactly and case-folded; real captchas come last."
+    def name(r): return f"{r['name']}, {r['samples']:,} samples" if r.get('samples') else r['name']
+    rows = _measured('base', path).get('rows', [])
+    ends = [(name(r), r['points'][-1]['sets']) for r in rows + _measured('peers', path).get('rows', [])]
+    sets = sorted({k: v['n'] for _,o in ends for k,v in o.items()}.items(), key=lambda o: o[0] not in Mixed().styles)
+    lines = []
+    for k,n in sets:
+        line = {'captchas': k, 'n': n}
+        for head,o in ends: line |= {f'{head}: exact': _of(o[k]['exact']) if k in o else '–', f'{head}: case-folded': f"**{_of(o[k]['folded'])}**" if k in o else '–'}
+        lines.append(line)
+    return _table('base', lines)
 
 # %% ../nbs/16e_base_results.ipynb #014aee85
 def plot_zero_shot(
@@ -49,19 +78,17 @@ def plot_zero_shot(
     return ax
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
-def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
-
 def few_shot_table(
     path=None, # As in `load_results`
 ) -> Markdown:
-    "Captchas read after few labels: the mean of all draws, its 95 % interval, and the worst draw; what more knowledge brings, and six orders of the colour channels."
+    "Captchas read after few labels: the mean of all draws, its 95 % interval, and the worst draw; what is read by one who knows the lengths, and in six orders of the colour channels."
     groups = {}
     for r in _measured('few_shot', path).get('rows', []): groups.setdefault((r['data'], r['labels'], r['unlabelled'], r['weights']), []).append(r)
     lines = []
     for (data,labels,unlabelled,weights),rs in sorted(groups.items()):
         accs = [r['captcha_accuracy'] for r in rs]
         lines.append({'captchas': data, 'labels': labels, 'unlabelled': unlabelled, 'tested': f"{rs[0]['n']:,}", 'draws': len(rs), 'captchas read': f'**{statistics.mean(accs):.1f} %**', '95 % interval': _interval(statistics.mean(accs)/100*rs[0]['n'], rs[0]['n']), 'worst draw': f'{min(accs):.1f} %',
-                      'told the lengths': _mean_share(rs), 'and six orders': _mean_share([{**r, **r['tta']} for r in rs]) if all('tta' in r for r in rs) else '–',
+                      'told the lengths': _mean_share(rs), 'told the lengths, `tta`': _six_orders(rs),
                       'seconds': f"{statistics.mean(r['seconds'] for r in rs):.0f}", 'made on': _made_on(rs[0]), 'weights': weights})
     if not lines: return _not_measured('few_shot')
     df = _one_machine(pd.DataFrame(lines), 'seconds')

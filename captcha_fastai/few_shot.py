@@ -206,7 +206,7 @@ def _drawn(learn, synth):
 def few_shot(self:CaptchaLearner,
     unlabelled=None, # A folder of more images of the kind, or a list of them: what is read on them with enough confidence is trained on, too
     synth=None, # Drawn captchas to mix in; if None, `drawn_like(learn)`, or `drawn_mixed(learn)` for a learner without weights to start from, or a model without `body`
-    minutes:float=5., # Time for all of it, at most
+    minutes:float=5., # Time for all of it, give or take the last batch
     rounds:int=200, # Rounds of training, at most; each is 640 images
 ) -> FewShot: # How it went
     "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are none."

@@ -207,15 +207,17 @@ def _reordered(member, info, order):
 def tta(self:CaptchaReader,
     orders:int=6, # Of the channels, from 2 to 6
 ) -> CaptchaReader: # With as many networks for each that it has
-    "A reader that reads each image in several orders of its colour channels and averages; a `ValueError` for readers of grey images, or if a network does not take the channels in by one convolution."
+    "A reader that reads each image in several orders of its colour channels and averages; choose a threshold for it anew. A `ValueError` for readers of grey images, or if a network does not take the channels in by one convolution."
     if len(self.mode) != 3: raise ValueError(f'This reader sees {self.mode}, one channel, which has one order only.')
     if not 2 <= orders <= 6: raise ValueError(f'Three channels have six orders; orders={orders} is none of 2 to 6.')
+    if orders*len(self.net.members) > 64: raise ValueError(f'{orders} orders of {len(self.net.members)} networks are more than the 64 that a reader may have.')
     perms = ([0,1,2],[1,2,0],[2,0,1],[0,2,1],[2,1,0],[1,0,2])[:orders]
     parts = [_reordered(m, i, p) for m,i in zip(self.net.members, self.info['models']) for p in perms]
     reader = CaptchaReader({**self._info(), 'models': [i for _,i in parts]}, {f'{n}.{k}':v for n,(state,_) in enumerate(parts) for k,v in state.items()}, self.device)
     x = np.random.default_rng(0).integers(0, 256, (2,*self.size,3), dtype=np.uint8)
     mean = torch.from_numpy(np.mean([self._forward(x[...,p]) for p in perms], 0))
-    if np.abs(reader._forward(x)-mean.log_softmax(-1).numpy()).max() > 1e-2: raise ValueError(f"{self.info['models'][0]['arch']} looks at the channels in more than one place, so their order can't be changed.")
+    gap = np.abs(reader._forward(x)-mean.log_softmax(-1).numpy()).max()
+    if not gap < 1e-2: raise ValueError(f"The channels can't be put in another order in {', '.join({o['arch'] for o in self.info['models']})}, which looks at them in more than one place.")
     return reader
 
 # %% ../nbs/17b_inference.ipynb #3fed445f

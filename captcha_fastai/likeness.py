@@ -28,8 +28,11 @@ def image_features(
     if not hasattr(model, 'body'): raise ValueError(f'{type(model).__name__} has no `body` whose features could be compared; take a model of the library, or one with `body` and `head`.')
     if not images: raise ValueError('There are no images to look at; give at least one.')
     device = next(model.parameters()).device
-    def of(x): return torch.cat([x.mean(2), x.std(2, unbiased=False)], 1)
-    with torch.no_grad(), evaluating(model): parts = [of(model.body(b[0].to(device)).float().flatten(2)).cpu() for b in learn.dls.test_dl(images, bs=bs, num_workers=0)]
+    def of(x):
+        if x.ndim == 2: return x # a body that ends without a map
+        x = x.flatten(2)
+        return torch.cat([x.mean(2), x.std(2, unbiased=False)], 1)
+    with torch.no_grad(), evaluating(model): parts = [of(model.body(b[0].to(device)).float()).cpu() for b in learn.dls.test_dl(images, bs=bs, num_workers=0)]
     return torch.cat(parts).numpy()
 
 # %% ../nbs/19a_likeness.ipynb #2450c0ff

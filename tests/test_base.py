@@ -86,6 +86,31 @@ def test_shipped():
     texts = [r.text.casefold() for r in CaptchaReader.base().read(list(images))]
     assert sum(a == b for a,b in zip(texts, labels)) > 20
 
+def test_shipped_learns():
+    "From the weights of the package, few rounds on 80 labels of a kind that is read badly read many more of others"
+    from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha,captcha_base,captcha_learner,distort,set_seed
+    images,labels = map(list, zip(*SynthCaptcha('0123456789', 5, (60,200), 'line_blur', seed='learns', n=280)))
+    images = [distort(o, 'dots', seed=i) for i,o in enumerate(images)] # which no style has so many of
+    set_seed(0, reproducible=True)
+    learn = captcha_learner(CaptchaDataLoaders.from_lists('.', images[:80], labels[:80], valid_pct=.2, seed=0, num_workers=0), captcha_base)
+    def right(): return sum(learn.vocab.decode(h[0].ids) == l for h,l in zip(learn.head.decode(learn.log_probs(images[80:])), labels[80:]))
+    before = right()
+    with learn.no_bar(): res = learn.few_shot(rounds=4)
+    assert res.labels == 80 and res.rounds and right() > before+15, (before, right())
+
+def test_tta(tmp_path):
+    "Six orders of the channels on the base: a CTC network, saved and read again, and never on grey ones"
+    import numpy as np
+    from captcha_fastai.all import CaptchaReader,SynthCaptcha
+    base = CaptchaReader.base('cpu')
+    six = base.tta()
+    images = [SynthCaptcha('0123456789', 5, (60,200), 'competition', seed='tta')[i][0] for i in range(4)]
+    flipped = [np.asarray(o)[...,[1,2,0]] for o in images]
+    assert np.abs(base.log_probs(images)-base.log_probs(flipped)).max() > .1
+    assert np.abs(six.log_probs(images)-six.log_probs(flipped)).max() < 1e-3 # whatever the order, it sees all six
+    six.save(tmp_path/'six')
+    assert CaptchaReader.load(tmp_path/'six').read(images) == six.read(images)
+
 def test_onnx(tmp_path):
     pytest.importorskip('onnxruntime')
     import numpy as np
