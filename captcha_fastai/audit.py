@@ -138,7 +138,7 @@ def verdict(
         return dict(labels=None, title='This attack did not get through.', text=f'With up to {curve.labels.max()} labels it read {_percent(best.share)} (at most {_percent(best.high)} with 95 % confidence). '
                     'That proves nothing against a stronger attacker: one with more labels, a larger network, more time, or people who are paid for typing.')
     first = read.iloc[0]
-    title = 'Programs read it as it is.' if first.labels == 0 else f'{first.labels:.0f} labels are enough to read it.'
+    title = 'Programs read it without a label.' if first.labels == 0 else f'{first.labels:.0f} labels are enough to read it.'
     more = '' if best.labels == first.labels else f' {_after(best)}: {_percent(best.share)}.'
     return dict(labels=int(first.labels), title=title, text=f'{_after(first)} the attack read {_percent(first.share)} of captchas that it had not seen.{more} A captcha counts as broken when programs read {_percent(broken_at)} of it.')
 

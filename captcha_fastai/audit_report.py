@@ -60,7 +60,7 @@ def plot_distortions(
     ax=None, # Matplotlib axes to draw in; a figure of its own if None
 ):
     "Captchas read when all of them, those that the attacker learns from, too, are distorted."
-    df = audit.distortions
+    if not len(df := audit.distortions): raise ValueError('This audit has tried no distortions; let it, with harder=100.')
     ax = _axes(ax, (6, .6+.3*len(df)))
     _bars(ax, df.distortion.replace('none', 'as it is'), df.share, df.low, df.high, '#2a7f3f')
     ax.set(xlabel=f'captchas read with {df.labels.iloc[0]} labels, %', xlim=(0,100))
@@ -106,7 +106,7 @@ def _table(df, names):
 def _attack(audit):
     df = audit.curve
     shown = df.assign(read=df.share.map(_percent), interval=[f'{_percent(a)} to {_percent(b)}' for a,b in zip(df.low, df.high)], typing=df.typing.map('{:.0f}'.format), training=df.training.map('{:.1f}'.format))
-    return (H2('What an attack costs'), P(f"The attacker gets some labelled captchas, trains, and reads {df.n.iloc[0]} others. Each number of labels was tried with {df.draws.iloc[0]} draws of captchas (dots). "
+    return (H2('What an attack costs'), P(f"The attacker gets some labelled captchas, trains, and reads {df.n.iloc[0]} others. Each number of labels was tried with {_count(df.draws.iloc[0], 'draw', 'draws')} of captchas (dots). "
               f"Typing is priced at {typing:.0f} seconds a captcha, which people need on average. Alphabet, lengths and size are taken as known."),
         _drawn(plot_attack(audit), 'Captchas read against labels'),
         _table(shown, dict(labels='labels', typing='minutes of typing', training='minutes of training', read='captchas read', interval='95 % interval')))
@@ -115,7 +115,7 @@ def _characters(audit):
     df = audit.chars
     if not len(df): return ()
     best = ', '.join(df[df.share <= df.share.min()].char)
-    return (H2('Characters'), P(f'With the most labels, these are misread most often, and what is read instead. Never or most seldom misread: {best}.'), _drawn(plot_chars(audit), 'Share misread by character'))
+    return (H2('Characters'), P(f'The characters that are misread most often with the most labels, each with what is read instead. Never or most seldom misread: {best}.'), _drawn(plot_chars(audit), 'Share misread by character'))
 
 def _harder(audit):
     df = audit.distortions
@@ -137,7 +137,7 @@ def _labels(audit, most=12):
 
 _instead = (
     ('Limit what one visitor can do.', 'Count tries by account, address and network, slow them down, and block those that fail often. That works whatever programs can read.'),
-    ('Let the visitor\'s computer pay.', 'A proof of work costs a person a second that is not noticed, and a program that asks a million times a million seconds.'),
+    ('Let the visitor\'s computer pay.', 'A proof of work costs a person one second, which is hardly noticed; a program that asks a million times pays a million seconds.'),
     ('Look at what is done, not who can read.', 'Fields that people do not see, times between page and answer, and moderation of first posts catch much of what a captcha is meant for.'),
     ('Confirm what matters by another way.', 'A passkey, a code by mail or an account that is known is harder to automate, and can be used by people who cannot see a picture.'),
     ('Keep it accessible.', 'Nobody should have to read distorted letters; offer a way that needs neither eyes nor ears.'))

@@ -209,7 +209,7 @@ def few_shot(self:CaptchaLearner,
     minutes:float=5., # Time for all of it, give or take the last batch
     rounds:int=200, # Rounds of training, at most; each is 640 images
 ) -> FewShot: # How it went
-    "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are none."
+    "Train on the few labelled images of the learner's data, from the weights that it has; a `ValueError` if there are no labelled images. Below 60 labels it learns from all of them, so another call needs a new learner."
     begin,train,valid,start = time.time(),list(self.dls.train_ds.items),list(self.dls.valid_ds.items),_copied(self.model)
     files = [] if unlabelled is None else _readable(image_files(unlabelled) if isinstance(unlabelled, (str, Path)) else list(unlabelled))
     synth,few = _drawn(self, synth),len(train)+len(valid) < 60
@@ -221,15 +221,18 @@ def few_shot(self:CaptchaLearner,
         return (59*minutes-(time.time()-begin)-reading*to_read)/parts
     seconds = left(2 if files else 1)
     if few: kept,best = _cross(self, train+valid, synth, min(3, len(train)+len(valid)), seconds*.7, rounds=rounds)
+    trained = 0 # rounds that were done, at most, in a training
     def fit(seconds, extra=((),())):
-        if not few: return _train(self, train, valid, synth, rounds, seconds=seconds, extra=extra).good, _readings(self, valid)
-        if not best: return 0,before # nothing learnt was better than the start
-        self.model.load_state_dict(start)
-        return _train(self, train+valid, valid, synth, best, seconds=seconds, patience=None, extra=extra).good, kept
+        nonlocal trained
+        if few and not best: return 0,before # nothing learnt was better than the start
+        if few: self.model.load_state_dict(start)
+        stop = _train(self, train+valid*few, valid, synth, best if few else rounds, seconds=seconds, extra=extra, **(dict(patience=None) if few else {}))
+        trained = max(trained, stop.rounds)
+        return stop.good, kept if few else _readings(self, valid)
     n,now = fit(seconds*.3 if few else seconds)
     guesses = _guesses(self, files, now) if files else ((),())
     if guesses[0]: more,now = fit(left(), guesses); n = more if few else n+more
-    if n == 1 and time.time()-begin > 59*minutes: warnings.warn(f'After {minutes:g} minutes, not more than one round of training was done; give it more.')
+    if trained <= 1 and time.time()-begin > 59*minutes: warnings.warn(f'After {minutes:g} minutes, not more than one round of training was done; give it more.')
     return FewShot(len(train)+len(valid), n, time.time()-begin, before.right.mean(), now.right.mean(), len(now), len(guesses[0]))
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b

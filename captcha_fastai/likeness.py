@@ -57,7 +57,7 @@ def drawn_mixed(
     learn:CaptchaLearner, # With labelled images
     seed=0, # As in `SynthCaptcha`
     **kwargs # Knobs of `Mixed`
-) -> SynthCaptcha: # Or None where no typeface has any of the characters
+) -> SynthCaptcha: # Or None where none of the characters is among `0-9A-Za-z`
     "Captchas of all styles in the alphabet, lengths and size of the learner's images."
     tfm,chars = _labelled(learn),[c for c in learn.vocab.chars if c in base_chars]
     lengths = [len(o) for o in tfm.labels]
@@ -67,7 +67,7 @@ def style_likeness(
     learn:CaptchaLearner, # With labelled images
     n:int=24, # Captchas to draw of each style, and labelled images to look at
     styles=None, # Names of styles; those of `Mixed` if None
-) -> dict: # Share of each style, which add up to 1, the greatest first; nothing where no typeface has any of the characters
+) -> dict: # Share of each style, which add up to 1, the greatest first; nothing where none of the characters is among `0-9A-Za-z`
     "How much the learner's labelled images look like each of the drawn styles."
     styles,files = list(styles or Mixed().styles),list(_labelled(learn).files)
     synths = [drawn_mixed(learn, 'likeness', styles=(s,)) for s in styles]
@@ -109,7 +109,7 @@ def drawn_like(
     learn:CaptchaLearner, # With labelled images
     seed=0, # As in `SynthCaptcha`
     most:float=0.75, # Share from 0 to 1 that goes by likeness; the others are in all styles alike
-) -> SynthCaptcha: # Or None where no typeface has any of the characters
+) -> SynthCaptcha: # Or None where none of the characters is among `0-9A-Za-z`
     "Captchas in the alphabet, lengths and size of the learner's images, most of them in the styles that these look like."
     likeness = style_likeness(learn)
     return drawn_mixed(learn, seed, styles=_slots(likeness, most)) if likeness else None
