@@ -2,6 +2,7 @@
 
     python benchmarks/base.py --samples 2000000 --minutes 60 --threads 1          # and again, until it says that it is done
     python benchmarks/base.py --samples 2000000 --without line_blur competition   # styles that look like the two real sets left out
+    python benchmarks/base.py --name longer --start WEIGHTS --seen 640000 --samples 2000000   # on from the weights that a finished run has shipped, with the captchas that come next
     python benchmarks/base.py --peer                                              # ddddocr on the same real captchas (pip install ddddocr==1.6.1), into peers.json
     python benchmarks/base.py --ship                                              # the averaged weights go into the package, with a card
 
@@ -16,7 +17,7 @@ from functools import lru_cache
 import torch
 from captcha_fastai.all import *
 from torch.utils.data import DataLoader, Dataset # not fastai's
-from common import cache, load_json, real_captchas, results, save_json, where, wilson
+from common import cache, digest, load_json, real_captchas, results, save_json, where, wilson
 
 FONTS = *SANS, *SERIF, 'cmb10', 'cmr10', 'cmss10', 'cmti10', 'cmtt10'
 HEIGHTS, WIDTHS, MAX_LEN = (48,60,80), range(80, 361, 40), 8
@@ -126,12 +127,13 @@ class Run:
     def __init__(self, args, device):
         self.args,self.device = args,device
         torch.manual_seed(RECIPE['seed'])
-        self.recipe = dict(RECIPE, without=sorted(args.without), fonts=len(Drawn(0, fonts=args.fonts).files), **({'bs': args.bs, 'lr': args.lr} if args.bs else {}))
+        self.recipe = dict(RECIPE, without=sorted(args.without), fonts=len(Drawn(0, fonts=args.fonts).files), **({'bs': args.bs, 'lr': args.lr} if args.bs else {}), **({'start': digest(args.start), 'seen': args.seen} if args.start else {}))
         self.model = captcha_base(len(vocab), MAX_LEN, base_size).to(device, memory_format=torch.channels_last)
+        if args.start: self.model.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in read_weights(args.start).tensors.items()})
         self.average = moving_average(self.model, RECIPE['ema'])
         self.opt = torch.optim.AdamW(self.model.parameters(), self.recipe['lr'], weight_decay=self.recipe['wd'], betas=(.9,.99))
         self.loss,self.augment = CaptchaCTCLoss(vocab),CaptchaAugment(p=.5)
-        self.seen,self.seconds,self.rows,self.losses = 0,0.,[],[]
+        self.seen,self.seconds,self.rows,self.losses = args.seen,0.,[],[]
         self.file = cache/'base'/(args.name+'.pth')
         if self.file.exists(): self.load()
     def load(self):
@@ -149,7 +151,7 @@ class Run:
     def lr(self):
         "Up at first, then level, and down to nothing over the last part."
         r,left = self.recipe,1-self.seen/self.args.samples
-        return r['lr']*min(1, (self.seen+r['bs'])/r['warm'], max(left, 0)/r['fall'])
+        return r['lr']*min(1, (self.seen-self.args.seen+r['bs'])/r['warm'], max(left, 0)/r['fall'])
     def step(self, x, y):
         for g in self.opt.param_groups: g['lr'] = self.lr()
         x = self.augment.encodes(TensorImage(x.to(self.device, non_blocking=True).float()/255)).as_subclass(Tensor)
@@ -240,6 +242,8 @@ def parser():
     a = p.add_argument
     a('--samples', type=int, default=2_000_000, help='captchas to train on in all')
     a('--minutes', type=float, help='stop when the time is up; start again to go on')
+    a('--start', type=Path, metavar='WEIGHTS', help='go on from the weights of a run that has ended, such as those of the package')
+    a('--seen', type=int, default=0, metavar='N', help='captchas that those have seen; the next ones are drawn')
     a('--without', nargs='*', default=[], metavar='STYLE', help='styles to leave out')
     a('--fonts', nargs='*', default=[], metavar='FONT', help='more typefaces: names, files, folders, or system')
     a('--threads', type=int, help='threads of torch (default: as many as cores)')

@@ -39,6 +39,14 @@ def test_goes_on_where_it_stopped(base, start, monkeypatch):
     for k,v in whole['model'].items(): assert torch.equal(v, rest['model'][k]), k
     assert not torch.equal(part['model']['head.6.weight'], rest['model']['head.6.weight'])
 
+def test_starts_from_weights(base, start):
+    "Another round begins with the weights that are given and with the captcha after those that they have seen"
+    from captcha_fastai.all import base_file,read_weights
+    done = start('--name', 'on', '--start', str(base_file), '--seen', '640000', '--samples', '640016', '--lr', '0')
+    assert done['seen'] == 640016 and done['recipe']['seen'] == 640000
+    for k,v in read_weights(base_file).tensors.items():
+        if k.endswith('weight'): assert torch.equal(done['model'][k], v.float()), k
+
 def test_another_recipe_is_refused(start):
     start('--name', 'a', '--samples', '16')
     with pytest.raises(ValueError, match='of another recipe'): start('--name', 'a', '--samples', '32', '--without', 'line_blur')
