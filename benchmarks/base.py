@@ -24,7 +24,8 @@ HEIGHTS, WIDTHS, MAX_LEN = (48,60,80), range(80, 361, 40), 8
 ALPHABETS = {base_chars: 6, string.digits: 2, string.ascii_lowercase: 1, string.ascii_uppercase: 1, string.digits+string.ascii_lowercase: 3, string.digits+string.ascii_uppercase: 3, string.ascii_letters: 1}
 EASY = 100_000 # over the first samples the hard ones come in: at the beginning all are up to three plain digits, then plain characters, and the network is told roughly where they stand
 PLAIN = 'image_captcha','phase1'
-HARD,OFTEN = 330_000, dict(competition=3, scatter=2, photo_serif=2) # from that sample on, the styles that are read worst of the drawn ones come more often
+ALL = *Mixed().styles, 'varied'
+HARD,OFTEN = 330_000, dict(competition=3, scatter=2, photo_serif=2, varied=12) # from that sample on, the styles that are read worst of the drawn ones come more often, and every second picture is of no style at all
 RECIPE = dict(lr=3e-3, wd=0.02, bs=64, ema=0.9995, warm=6400, fall=0.3, seed=0, hard=HARD, often=OFTEN)
 vocab = Vocab(base_chars)
 
@@ -32,7 +33,7 @@ class Drawn(Dataset):
     "Captcha `i` as `(uint8 (3, 64, 160), int64 (8,))`, drawn at a random size and squished."
     def __init__(self, seed, without=(), fonts=(), styles=None, easy=EASY):
         self.seed,self.easy = seed,easy
-        self.styles = [o for o in styles or Mixed().styles if o not in without]
+        self.styles = [o for o in styles or ALL if o not in without]
         if not self.styles: raise ValueError(f'No style is left without {", ".join(without)}.')
         self.files = usable_fonts((*FONTS, *fonts), base_chars)
     @lru_cache
@@ -109,8 +110,8 @@ def real_sets():
 
 @lru_cache(1)
 def drawn_sets(n):
-    "`n` captchas of each style that no training draws; at most 8 × `n` pictures in memory"
-    return {s: tuple(map(list, zip(*(d.image(i) for i in range(n))))) for s in Mixed().styles for d in [Drawn(f'test {s}', styles=[s], easy=0)]}
+    "`n` captchas of each style that no training draws; at most 9 × `n` pictures in memory"
+    return {s: tuple(map(list, zip(*(d.image(i) for i in range(n))))) for s in ALL for d in [Drawn(f'test {s}', styles=[s], easy=0)]}
 
 def measure(model, device, n): return {k: zero_shot(model, *v, device) for k,v in (drawn_sets(n) | real_sets()).items()}
 
@@ -203,7 +204,7 @@ def _train(run, args, stop_at, stopped):
 
 def row(run, args):
     "The row of the results."
-    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in Mixed().styles if s not in args.without],
+    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without],
                 minutes=round(run.seconds/60, 1), points=run.rows, losses=run.losses, threads=torch.get_num_threads(), workers=args.workers, **where('captcha','pillow'))
 
 # ## Shipping
@@ -216,7 +217,7 @@ def card(r):
 
 The weights of `captcha_base`: a CTC network of {r['parameters']/1e6:.1f} million parameters that reads text captchas of 1 to {MAX_LEN} characters of `0-9A-Za-z`. Kept in half precision.
 
-- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces of the packages matplotlib and captcha; from captcha {HARD:,} on, {', '.join(OFTEN)} come more often, since they were read worst until then. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
+- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces of the packages matplotlib and captcha; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
 - **Made by**: `benchmarks/base.py` at commit {r['commit'][:12]}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
 - **For**: a start for training on a few labelled captchas of your own (`captcha_learner(dls, captcha_base)`, `learn.few_shot()`), accessibility, and testing how weak a captcha is. Use it only on captchas that are yours, or that you have permission to read.
 - **Limits**: Latin letters and digits; at most {MAX_LEN} characters were drawn. Letters whose cases look alike (`c` and `C`, `o`, `O` and `0`) can only be told apart by their neighbours. On captchas unlike anything drawn it reads badly until it gets labels.

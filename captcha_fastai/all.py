@@ -39,6 +39,7 @@ from .fonts import *
 from .styles import *
 from .styles_flat import *
 from .styles_relief import *
+from .styles_varied import *
 from .styles_mixed import *
 from .synth import *
 from .manifest import *

@@ -11,7 +11,8 @@ import pandas as pd
 from .results import *
 from .results import _legend,_made_on,_one_machine
 from .speed_results import _if,_interval,_measured,_table,mcnemar,_not_measured
-from .styles_mixed import Mixed
+from .styles import STYLES
+import captcha_fastai.styles_mixed # which enters all styles
 
 # %% auto #0
 __all__ = ['base_aims_table', 'zero_shot_table', 'plot_zero_shot', 'few_shot_table', 'unlabelled_table', 'keys_table']
@@ -49,7 +50,7 @@ def zero_shot_table(
     def name(r): return f"{r['name']}, {r['samples']:,} samples" if r.get('samples') else r['name']
     rows = _measured('base', path).get('rows', [])
     ends = [(name(r), r['points'][-1]['sets']) for r in rows + _measured('peers', path).get('rows', [])]
-    sets = sorted({k: v['n'] for _,o in ends for k,v in o.items()}.items(), key=lambda o: o[0] not in Mixed().styles)
+    sets = sorted({k: v['n'] for _,o in ends for k,v in o.items()}.items(), key=lambda o: o[0] not in STYLES)
     lines = []
     for k,n in sets:
         line = {'captchas': k, 'n': n}
@@ -69,7 +70,7 @@ def plot_zero_shot(
     if row is None: raise ValueError(f'There is no base called {name!r} in the results; run benchmarks/base.py.')
     ax = ax or plt.subplots(figsize=(5.5,4.4), layout='constrained')[1]
     for i,k in enumerate(row['points'][-1]['sets']):
-        ax.plot([p['samples'] for p in row['points']], [p['sets'][k]['folded']['accuracy'] for p in row['points']], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in Mixed().styles else 3, label=k)
+        ax.plot([p['samples'] for p in row['points']], [p['sets'][k]['folded']['accuracy'] for p in row['points']], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in STYLES else 3, label=k)
     ax.set(xlabel='thousand captchas drawn', ylabel='captchas read, %', xscale='log')
     xs = [p['samples'] for p,q in zip(row['points'], row['points'][1:]+[{'samples': float('inf')}]) if q['samples'] > 1.5*p['samples']]
     ax.set_xticks(xs, [f'{x/1000:,.0f}' for x in xs])

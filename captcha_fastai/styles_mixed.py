@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 from fastcore.basics import patch
 from .fonts import usable_fonts
 from .styles import SANS, SERIF, STYLES, Rng, Style, get_style, style
-import captcha_fastai.package, captcha_fastai.styles_flat, captcha_fastai.styles_relief
+import captcha_fastai.package, captcha_fastai.styles_flat, captcha_fastai.styles_relief, captcha_fastai.styles_varied
 
 # %% auto #0
 __all__ = ['pulled', 'aftermath', 'Mixed']

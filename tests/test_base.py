@@ -61,7 +61,7 @@ def test_samples(base):
     assert {len(t) for t,_,_,_ in plans} == set(range(1, 9)) and not any(p for *_,p,_ in plans[10:])
     assert all(plain and len(t) <= 3 for t,_,plain,_ in plans[:1]) and len({s for _,s,_,_ in plans}) > 10
     left = base.Drawn(0, without=('line_blur','competition'))
-    assert not {'line_blur','competition'} & set(left.styles) and len(left.styles) == 6
+    assert not {'line_blur','competition'} & set(left.styles) and len(left.styles) == 7
     with pytest.raises(ValueError, match='No style is left'): base.Drawn(0, without=tuple(data.styles))
 
 def test_path(base):
