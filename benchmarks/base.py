@@ -8,6 +8,7 @@
 
 Captcha number i is the same everywhere, and none comes twice. All that is needed to go on is kept in `cache/base/` every few minutes and when the script is stopped by Ctrl-C, SIGTERM or `--minutes`.
 `--samples` may be another number when it is started again: the learning rate rises at first, stays, and falls over the last 30 % of them, so a training that is to end early or late only needs that number.
+More typefaces make it read more kinds: `--fonts FOLDER` takes those of a folder beside the ones of matplotlib and captcha, such as those of Debian's packages `fonts-*`, without the ones whose letters are symbols.
 What is measured, and shipped, is a moving average of the weights: after each power of two of samples on captchas of every style that training never draws, and, where `CAPTCHA_FASTAI_DATA` is set,
 on all of captcha_images_v2 and a fixed thousand of the competition's images. The real ones are reported and decide nothing.
 """
@@ -204,7 +205,7 @@ def _train(run, args, stop_at, stopped):
 
 def row(run, args):
     "The row of the results."
-    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without],
+    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without], typefaces=sorted({f.stem for f in Drawn(0, fonts=args.fonts).files}),
                 minutes=round(run.seconds/60, 1), points=run.rows, losses=run.losses, threads=torch.get_num_threads(), workers=args.workers, **where('captcha','pillow'))
 
 # ## Shipping
@@ -217,11 +218,11 @@ def card(r):
 
 The weights of `captcha_base`: a CTC network of {r['parameters']/1e6:.1f} million parameters that reads text captchas of 1 to {MAX_LEN} characters of `0-9A-Za-z`. Kept in half precision.
 
-- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces of the packages matplotlib and captcha; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
+- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces, which `benchmarks/results/base.json` names; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
 - **Made by**: `benchmarks/base.py` at commit {r['commit'][:12]}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
 - **For**: a start for training on a few labelled captchas of your own (`captcha_learner(dls, captcha_base)`, `learn.few_shot()`), accessibility, and testing how weak a captcha is. Use it only on captchas that are yours, or that you have permission to read.
 - **Limits**: Latin letters and digits; at most {MAX_LEN} characters were drawn. Letters whose cases look alike (`c` and `C`, `o`, `O` and `0`) can only be told apart by their neighbours. On captchas unlike anything drawn it reads badly until it gets labels.
-- **Licence**: that of the library, Apache-2.0. The typefaces (DejaVu, STIX, Computer Modern, Droid Sans Mono) allow free use; none of them is contained.
+- **Licence**: that of the library, Apache-2.0. The typefaces are free ones, of the packages matplotlib and captcha and of Debian; none of them is contained.
 
 Whole captchas read without a label, by greedy decoding over all 62 characters, with 95 % Wilson intervals:
 
