@@ -205,7 +205,7 @@ def _train(run, args, stop_at, stopped):
 
 def row(run, args):
     "The row of the results."
-    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without], typefaces=sorted({f.stem for f in Drawn(0, fonts=args.fonts).files}),
+    return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without], typefaces=sorted({Path(f).stem for f in Drawn(0, fonts=args.fonts).files}),
                 minutes=round(run.seconds/60, 1), points=run.rows, losses=run.losses, threads=torch.get_num_threads(), workers=args.workers, **where('captcha','pillow'))
 
 # ## Shipping
