@@ -37,7 +37,7 @@ def tta(row):
     "What the reader of a row reads of its first tested images in six orders of the channels, and in one; None if it is not there any more"
     if not (folder := kept(row)).exists() or digest(folder/'model.safetensors') != row['reader']: return
     files,labels = (o[row['labels']+row['unlabelled']:][:TTA] for o in drawn(row['data'], row['draw']))
-    one,six = (CaptchaReader.load(folder), CaptchaReader.load(folder).tta())
+    six = (one := CaptchaReader.load(folder)).tta()
     def right(reader):
         lp = reader.log_probs(files)
         read = lambda **known: sum(reader.vocab.decode(h[0].ids) == l for h,l in zip(reader.head.decode(lp, **known), labels))
@@ -67,9 +67,8 @@ def run(name, n, draw, unlabelled, args):
 
 def keys(name, draw, uncertain_first, args):
     "Keys that labelling takes until the target is read."
-    files,labels = real_captchas(captcha_data(name))
-    order,n = np.random.default_rng(draw).permutation(len(files))[:KEYS['images']+700],KEYS['images']
-    files,labels = [files[i] for i in order],[labels[i] for i in order]
+    n = KEYS['images']
+    files,labels = (o[:n+700] for o in drawn(name, draw))
     set_seed(draw, reproducible=True)
     alphabet = ''.join(sorted({*''.join(labels)})) # which a site knows
     teach = Teacher(CaptchaReader.base(path=args.weights), alphabet, minutes=KEYS['minutes'])

@@ -37,7 +37,7 @@ def base_aims_table(
     for labels,aims in {100: {'captcha_images_v2':97, 'competition':85}, 500: {'captcha_images_v2':99, 'competition':95}}.items():
         for k,wanted in aims.items():
             rs = [r for r in _measured('few_shot', path).get('rows', []) if (r['data'], r['labels'], r['unlabelled']) == (k, labels, 0)]
-            if rs: add(f'{k}, {labels} labels, {len(rs)} draws', wanted, statistics.mean(r['captcha_accuracy'] for r in rs), f"; told the lengths {_mean_share(rs)}; `tta` {_six_orders(rs)}")
+            if rs: add(f'{k}, {labels} labels, {len(rs)} draw{"s"*(len(rs) > 1)}', wanted, statistics.mean(r['captcha_accuracy'] for r in rs), f"; told the lengths {_mean_share(rs)}; `tta` {_six_orders(rs)}")
     return _table('base', lines)
 
 # %% ../nbs/16e_base_results.ipynb #a7100342

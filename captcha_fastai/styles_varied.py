@@ -7,13 +7,12 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/styles_varied.html.md"""
 # %% ../nbs/04g_styles_varied.ipynb #04f00004
 from __future__ import annotations
 import math
-from dataclasses import field
 import numpy as np
 from PIL import Image, ImageDraw
 from fastcore.basics import patch
 from .fonts import glyph
 from .styles import SANS, SERIF, Style, style, Rng, bezier, ripple_map, warp
-from .styles_flat import monoline, turned, paste_at, dots, spread
+from .styles_flat import monoline, turned, paste_at, spread
 from .styles_relief import clouds, shards, ramp, rim
 
 # %% auto #0
@@ -100,7 +99,7 @@ class Varied(Style):
     overlap: tuple = (-.12, .25) # So much of their width may characters overlap
     dark: float = .3 # Probability of light characters on a dark ground
     grey: float = .35 # Probability of no colours
-    contrast: tuple = (60, 200) # Grey levels from ink to ground, at least
+    contrast: tuple = (60, 200) # Grey levels from ink to ground, at least, before colours are clipped
     behind: float = .4 # Probability of clutter behind the characters
     before: float = .65 # Probability of clutter before them
     waves: float = .35 # Probability that all of it is stirred

@@ -107,7 +107,7 @@ def test_shipped_learns():
     assert res.labels == 80 and res.rounds and right() > before+15, (before, right())
 
 def test_tta(tmp_path):
-    "Six orders of the channels on the base: a CTC network, saved and read again, and never on grey ones"
+    "Six orders of the channels on the base, a CTC network: the same whatever the order of the picture's, and saved and read again"
     import numpy as np
     from captcha_fastai.all import CaptchaReader,SynthCaptcha
     base = CaptchaReader.base('cpu')
