@@ -91,7 +91,7 @@ def _demo_parser():
     a = p.add_argument
     a('--data', type=Path, metavar='FOLDER', help='your own images, named by their text or listed in the labels.csv of captcha-synth; a fifth of them is kept to measure (default: draw captchas)')
     a('--epochs', type=_positive, help='passes over the training images (default: 2 for drawn captchas; for your own, up to five minutes, ended when it gets no better)')
-    a('--train', type=_positive, default=2500, metavar='N', help='drawn captchas to learn from')
+    a('--train', type=_positive, default=4000, metavar='N', help='drawn captchas to learn from')
     a('--test', type=_positive, default=1000, metavar='N', help='drawn captchas to measure with')
     a('--seed', type=int, default=0, help='same seed, same captchas, and the same result where no clock ends the training')
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
