@@ -140,9 +140,10 @@ def _masks(self:Varied, text, h, fonts, rng):
     one = rng.random() < self.one_font
     def mask(c):
         p,e = path if one else rng.choice(fonts),em*(1-uneven*rng.random())
-        if kind < self.thin: m = monoline(p, max(8, int(e)//8*8), c, rng.uniform(.5, 1.6)*max(h/60, .7))[0]
-        else: m = glyph(p, max(8, round(e)), c, round(fat*2)/2)[0]
-        m = turned(m.resize((max(1, round(m.width*narrow)), m.height), Image.BILINEAR), rng.uniform(-most, most), slant, Image.BICUBIC)
+        if kind < self.thin: m,s = monoline(p, max(8, int(e)//8*8), c, rng.uniform(.5, 1.6)*max(h/60, .7))[0],1.
+        else: m,s = glyph(p, 16*math.ceil(e/16), c, round(fat))[0],e/16/math.ceil(e/16) # of few sizes, for opening fonts takes long
+        m = m.resize((max(1, round(m.width*narrow*s)), max(1, round(m.height*s))), Image.BILINEAR)
+        m = turned(m, rng.uniform(-most, most), slant, Image.BICUBIC)
         return rim(m, max(1, round(h/60))) if self.thin <= kind < self.thin+self.hollow else m
     return [mask(c) for c in text]
 
