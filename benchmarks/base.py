@@ -232,12 +232,13 @@ Whole captchas read without a label, by greedy decoding over all 62 characters, 
 """
 
 def ship(run, r, folder=Path(__import__('captcha_fastai').__file__).parent/'assets'):
-    "Write averaged weights and card."
+    "Write averaged weights and card; what the row says of them, by which it is found."
     half = {k: v.half() if v.is_floating_point() else v for k,v in run.average.module.state_dict().items()}
     meta = dict(chars=base_chars, max_len=MAX_LEN, arch='captcha_base', size=list(base_size), c_in=3, background=None, mean=[.5]*3, std=[.25]*3)
     path = write_weights(folder/'base.safetensors', Weights(half, meta, {}))
     write_whole(folder/'base.md', card(r).encode())
     print(f'{path}: {path.stat().st_size/1e6:.1f} MB after {run.seen:,} samples')
+    return dict(weights=digest(path))
 
 def parser():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -270,9 +271,12 @@ def main(argv=None):
     if args.ship:
         if not run.seen: raise SystemExit(f'{run.file} is not there; train first.')
         if not run.rows or run.rows[-1]['samples'] != run.seen: run.measure(); run.save()
-        ship(run, row(run, args))
-    else: print('done' if train(run, args) else 'stopped; start again to go on', f'after {run.seen:,} samples', flush=True)
+        new = row(run, args)
+        new |= ship(run, new)
+    else:
+        print('done' if train(run, args) else 'stopped; start again to go on', f'after {run.seen:,} samples', flush=True)
+        new = row(run, args)
     old = load_json(results/'base.json', dict(rows=[]))['rows']
-    save_json(results/'base.json', dict(rows=[o for o in old if o['name'] != args.name] + [row(run, args)]))
+    save_json(results/'base.json', dict(rows=[o for o in old if o['name'] != args.name] + [new]))
 
 if __name__ == '__main__': main()

@@ -199,7 +199,7 @@ def audit(
     attack,path = _Attack(files, labels, sizes, learner or _from_base, minutes=minutes, rounds=rounds, synth=synth),path and Path(path)
     names,scans = [o.name if isinstance(o, Path) else '' for o in files],scan_images(files)
     settings = dict(images=len(files), data=_digest(names, labels, scans), attacker=_digest(_weights_of(attack, seed), getattr(synth, 'spec', str)(), captcha_fastai.__version__), asked=asked, labels=counts, draws=draws, minutes=minutes, rounds=rounds, test=test, harder=harder, seed=seed)
-    found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, duplicates=_same(scans))
+    found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, unsure=0, duplicates=_same(scans))
     if path and path.exists(): found = _go_on(path, settings)
     harder = min(harder, counts[-1])
     jobs = [('point', k, d) for d in range(draws) for k in counts] + [('distortion', o, 0) for o in (['none', *distortions] if harder else [])] + [('suspects', 0, 0)]*suspects
@@ -244,8 +244,9 @@ def _work(found, job, attack, counts, test, harder, seed):
     order = np.random.default_rng([seed, draw]).permutation(len(attack.files)).tolist()
     if kind == 'suspects':
         learn = attack.learn(order, seed)
-        with learn.no_bar(): table = learn.suspects(**attack.training).table
-        found['suspects'] = [dict(image=order[int(r.number)], label=r.label, text=r.text, label_confidence=float(r.label_confidence), confidence=float(r.confidence)) for r in table.itertuples()]
+        with learn.no_bar(): wrong = learn.suspects(**attack.training)
+        found['suspects'] = [dict(image=order[int(r.number)], label=r.label, text=r.text, label_confidence=float(r.label_confidence), confidence=float(r.confidence)) for r in wrong.table.itertuples()]
+        found['unsure'] = wrong.unsure
     elif kind == 'point':
         seconds,read = attack(what, order, test, draw)
         found['points'].append(dict(labels=what, draw=draw, n=len(read), right=sum(a == b for a,b in read), seconds=round(seconds, 1)))

@@ -6,8 +6,9 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/base_results.html.md"""
 
 # %% ../nbs/16e_base_results.ipynb #5f5255d3
 from __future__ import annotations
-import statistics
+import hashlib, statistics
 import pandas as pd
+from .base import base_file
 from .results import *
 from .results import _legend,_made_on,_one_machine
 from .speed_results import _if,_interval,_measured,_table,mcnemar,_not_measured
@@ -15,9 +16,19 @@ from .styles import STYLES
 import captcha_fastai.styles_mixed # which enters all styles
 
 # %% auto #0
-__all__ = ['base_aims_table', 'zero_shot_table', 'plot_zero_shot', 'few_shot_table', 'unlabelled_table', 'keys_table']
+__all__ = ['base_aims_table', 'zero_shot_table', 'plot_zero_shot', 'families_table', 'few_shot_table', 'unlabelled_table',
+           'keys_table']
 
 # %% ../nbs/16e_base_results.ipynb #d16e0002
+def _bases(path=None):
+    "Rows of pretrained bases"
+    return _measured('base', path).get('rows', [])
+
+def _shipped(path=None):
+    "The row of the weights in the package, or None"
+    now = hashlib.sha256(base_file.read_bytes()).hexdigest()[:12]
+    return next((r for r in _bases(path) if r.get('weights') == now), None)
+
 def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
 
 def _six_orders(rs):
@@ -31,7 +42,7 @@ def base_aims_table(
     "What the base was to reach, and what it does."
     lines = []
     def add(figure, wanted, share, more=''): lines.append({'figure': figure, 'to reach': f'{wanted} %', 'reached': f'{share:.1f} %{more}', 'enough': 'yes' if share >= wanted else 'no'})
-    base = next((r['points'][-1]['sets'] for r in _measured('base', path).get('rows', []) if r['name'] == 'base'), {})
+    base = row['points'][-1]['sets'] if (row := _shipped(path)) else {}
     for k,wanted in {'captcha_images_v2':87, 'competition images':60}.items():
         if k in base: add(f'{k}, no label, case-folded', wanted, base[k]['folded']['accuracy'])
     for labels,aims in {100: {'captcha_images_v2':97, 'competition':85}, 500: {'captcha_images_v2':99, 'competition':95}}.items():
@@ -47,9 +58,9 @@ def zero_shot_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "What each pretrained base and ddddocr read of each set, with 95 % Wilson intervals, exactly and case-folded; real captchas come last."
-    def name(r): return f"{r['name']}, {r['samples']:,} samples" if r.get('samples') else r['name']
-    rows = _measured('base', path).get('rows', [])
-    ends = [(name(r), r['points'][-1]['sets']) for r in rows + _measured('peers', path).get('rows', [])]
+    shipped = _shipped(path)
+    def name(r): return (f"{r['name']}, {r['samples']:,} samples" if r.get('samples') else r['name']) + ', in the package'*(r == shipped)
+    ends = [(name(r), r['points'][-1]['sets']) for r in sorted(_bases(path), key=lambda r: r != shipped) + _measured('peers', path).get('rows', [])]
     sets = sorted({k: v['n'] for _,o in ends for k,v in o.items()}.items(), key=lambda o: o[0] not in STYLES)
     lines = []
     for k,n in sets:
@@ -61,22 +72,43 @@ def zero_shot_table(
 # %% ../nbs/16e_base_results.ipynb #014aee85
 def plot_zero_shot(
     path=None, # As in `load_results`
-    name:str='base', # Of a row
+    name:str=None, # Of a row; if None, that of the weights in the package
     ax=None, # Matplotlib axes to draw in
 ):
-    "Captchas read without a label, case-folded, against captchas drawn; real ones in thick lines."
+    "Captchas read without a label, case-folded, against captchas drawn, from the first training on; real ones in thick lines."
     import matplotlib.pyplot as plt
-    row = next((r for r in _measured('base', path).get('rows', []) if r['name'] == name), None)
-    if row is None: raise ValueError(f'There is no base called {name!r} in the results; run benchmarks/base.py.')
+    row = _shipped(path) if name is None else next((r for r in _bases(path) if r['name'] == name), None)
+    if row is None: raise ValueError('The results tell nothing of ' + ('the weights in the package' if name is None else f'a base called {name!r}') + '; run benchmarks/base.py.')
+    points = row['points']
+    while 'start' in row['recipe'] and (row := next((r for r in _bases(path) if r.get('weights') == row['recipe']['start']), None)): points = row['points'] + points
     ax = ax or plt.subplots(figsize=(5.5,4.4), layout='constrained')[1]
-    for i,k in enumerate(row['points'][-1]['sets']):
-        ax.plot([p['samples'] for p in row['points']], [p['sets'][k]['folded']['accuracy'] for p in row['points']], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in STYLES else 3, label=k)
+    for i,k in enumerate(points[-1]['sets']):
+        with_k = [p for p in points if k in p['sets']]
+        ax.plot([p['samples'] for p in with_k], [p['sets'][k]['folded']['accuracy'] for p in with_k], **look(k, i), marker='o^'[i//5%2], ms=4, lw=1 if k in STYLES else 3, label=k)
     ax.set(xlabel='thousand captchas drawn', ylabel='captchas read, %', xscale='log')
-    xs = [p['samples'] for p,q in zip(row['points'], row['points'][1:]+[{'samples': float('inf')}]) if q['samples'] > 1.5*p['samples']]
+    xs = [p['samples'] for p,q in zip(points, points[1:]+[{'samples': float('inf')}]) if q['samples'] > 1.5*p['samples']]
     ax.set_xticks(xs, [f'{x/1000:,.0f}' for x in xs])
     ax.minorticks_off()
     _legend(ax, ncols=2)
     return ax
+
+# %% ../nbs/16e_base_results.ipynb #fa0002
+def families_table(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "What is read of other packages' captchas, with 95 % Wilson intervals: without a label by the base and by ddddocr, and after a hundred labels."
+    rows = _measured('families', path).get('rows', [])
+    readers = sorted({r['reader'] for r in rows}, key=lambda o: (o == '100 labels', o))
+    lines = []
+    for k in sorted({r['family'] for r in rows}):
+        rs = {r['reader']: r for r in rows if r['family'] == k}
+        line = {'captchas': k, 'n': next(iter(rs.values()))['n']}
+        for o in readers:
+            r = rs.get(o)
+            if o == '100 labels': line |= {'100 labels: exact': f"**{_of(r['exact'])}**" if r else '–', 'told the lengths': f"{100*r['told_lengths']/r['n']:.1f} %" if r else '–', 'seconds': f"{r['seconds']:.0f}" if r else '–'}
+            else: line |= {f'{o}: exact': _of(r['exact']) if r else '–', f'{o}: case-folded': f"**{_of(r['folded'])}**" if r else '–'}
+        lines.append(line)
+    return _table('families', lines)
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
 def few_shot_table(

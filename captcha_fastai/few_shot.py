@@ -237,13 +237,16 @@ def few_shot(self:CaptchaLearner,
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:
-    "Images whose label differs from what is read on them, the least probable label first: `table` with number, label, text and their probabilities."
+    "Images whose label is probably wrong, the least probable label first: `table` with number, label, text and their probabilities."
     def __init__(self,
         table, # Columns number, label, text and the probabilities of both
         files, # All images, by number
+        unsure:int=0, # Other labels that differ from what is read, but where the models are less sure; probably they misread
     ): store_attr()
     def __len__(self): return len(self.table)
-    def __repr__(self): return self.table.to_string(index=False) if len(self) else 'No label differs from what is read.'
+    def __repr__(self):
+        rest = f'{self.unsure} {"more " if len(self) else ""}label{"s"*(self.unsure != 1)} differ{"s"*(self.unsure == 1)} from what is read, with less confidence; `suspects(unsure=True)` shows {"them" if self.unsure != 1 else "it"}.'
+        return '\n'.join(([self.table.to_string(index=False)] if len(self) else []) + ([rest] if self.unsure else [])) or 'No label differs from what is read.'
     def show(self,
         max_n:int=12, # Images that are shown, at most
         cols:int=4, # Pictures in a row
@@ -260,6 +263,7 @@ def suspects(self:CaptchaLearner,
     minutes:float=5., # Time for all of it, at most
     n_folds:int=5, # Models, each of which reads what it has not seen
     rounds:int=200, # As in `few_shot`, for each model
+    unsure:bool=False, # All labels that differ from what is read, too?
 ) -> Suspects:
     "The labels that are probably wrong, by models that have not seen them; the learner's weights stay what they are. A `ValueError` without weights to start from."
     if not self.start: raise ValueError('This learner started from no weights, so nothing can be said about its labels; make it with captcha_learner(dls, captcha_base), or with weights=….')
@@ -270,5 +274,6 @@ def suspects(self:CaptchaLearner,
         self.load_weights(self.start)
         table,_ = _cross(self, numbers, synth, n_folds, 59*minutes-(time.time()-begin), rounds=rounds)
     finally: self.model.load_state_dict(now)
-    table = table[~table.right].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
-    return Suspects(table, self.dls.tfm.files)
+    as_sure = table.confidence >= table.confidence[table.right].mean() # as of readings that agree: confident learning (Northcutt et al. 2021)
+    found = table[~table.right & (as_sure | unsure)].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
+    return Suspects(found, self.dls.tfm.files, int((~table.right).sum())-len(found))
