@@ -6,7 +6,7 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/styles_varied.html.md"""
 
 # %% ../nbs/04g_styles_varied.ipynb #04f00004
 from __future__ import annotations
-import math
+import io, math
 import numpy as np
 from PIL import Image, ImageDraw
 from fastcore.basics import patch
@@ -104,6 +104,8 @@ class Varied(Style):
     before: float = .65 # Probability of clutter before them
     waves: float = .35 # Probability that all of it is stirred
     coarse: float = .12 # Probability of few pixels
+    noisy: float = .2 # Probability of noise on all pixels
+    jpeg: float = .25 # Probability of the traces of strong compression
 
 # %% ../nbs/04g_styles_varied.ipynb #04f0000e
 @patch
@@ -175,7 +177,18 @@ def draw(self:Varied, text, size, fonts, rng):
     if rng.random() < self.coarse:
         f = rng.uniform(.4, .8)
         im = im.resize((round(w*f), round(h*f)), Image.BILINEAR).resize((w,h), Image.BILINEAR)
-    return im
+    if rng.random() < self.noisy: im = _noisy(im, rng)
+    return _compressed(im, rng.randint(20, 80)) if rng.random() < self.jpeg else im
+
+def _noisy(im, rng):
+    "Each pixel a little darker or brighter, few by much; the same in all channels, or not"
+    a,most = np.asarray(im, np.float32),rng.uniform(10, 60)
+    more = rng.bytes(*a.shape[:2], rng.choice((1,3))).astype(np.float32)/127.5-1
+    return Image.fromarray((a + more**3*most).clip(0, 255).astype(np.uint8))
+
+def _compressed(im, quality):
+    im.save(out := io.BytesIO(), 'JPEG', quality=quality)
+    return Image.open(out).convert('RGB')
 
 def _stirred(im, rng):
     "Rows sway sideways, columns up and down"
