@@ -17,7 +17,7 @@ import captcha_fastai.styles_mixed # which enters all styles
 
 # %% auto #0
 __all__ = ['base_aims_table', 'zero_shot_table', 'plot_zero_shot', 'families_table', 'few_shot_table', 'unlabelled_table',
-           'keys_table']
+           'suspects_table', 'keys_table']
 
 # %% ../nbs/16e_base_results.ipynb #d16e0002
 def _bases(path=None):
@@ -140,6 +140,14 @@ def unlabelled_table(
         a,b = {*base['misread']['files'].split()} - {*r['used'].split()}, {*r['misread']['files'].split()} # images that the other has trained on count for neither
         lines.append({'captchas': r['data'], 'labels': r['labels'], 'draw': r['draw'], 'tested': f"{r['n']:,}", 'without': f"{100*(1-len(a)/r['n']):.1f} %", 'with': f"{r['captcha_accuracy']:.1f} %", 'p': f'{mcnemar(a, b)[2]:.2g}', 'guessed and trained on': r['guessed']})
     return _table('few_shot --unlabelled', lines)
+
+# %% ../nbs/16e_base_results.ipynb #5a5b0002
+def suspects_table(
+    path=None, # As in `load_results`
+) -> Markdown:
+    "Of the labels that were spoilt, how many are named, and how many right ones, too."
+    def of(r, k): return f"**{r[k]['wrong']} of {r['wrong']}** and {r[k]['named']-r[k]['wrong']} right ones"
+    return _table('suspects', [{'captchas': r['data'], 'labels': r['labels'], 'draw': r['draw'], 'probably wrong': of(r, 'probably_wrong'), 'all that differ': of(r, 'differing'), 'seconds': f"{r['seconds']:.0f}"} for r in sorted(_measured('suspects', path).get('rows', []), key=lambda r: (r['data'], r['draw']))])
 
 # %% ../nbs/16e_base_results.ipynb #7341a3a8
 def keys_table(

@@ -237,9 +237,9 @@ def few_shot(self:CaptchaLearner,
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:
-    "Images whose label is probably wrong, the least probable label first: `table` with number, label, text and their probabilities."
+    "Images whose label is probably wrong, the least probable label first: `table` with number, label, text, their probabilities, and `sure`."
     def __init__(self,
-        table, # Columns number, label, text and the probabilities of both
+        table, # Columns number, label, text, the probabilities of both, and whether the models are as sure of the text as of the labels that they agree with
         files, # All images, by number
         unsure:int=0, # Other labels that differ from what is read, but where the models are less sure; probably they misread
     ): store_attr()
@@ -275,5 +275,5 @@ def suspects(self:CaptchaLearner,
         table,_ = _cross(self, numbers, synth, n_folds, 59*minutes-(time.time()-begin), rounds=rounds)
     finally: self.model.load_state_dict(now)
     as_sure = table.confidence >= table.confidence[table.right].mean() # as of readings that agree: confident learning (Northcutt et al. 2021)
-    found = table[~table.right & (as_sure | unsure)].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
+    found = table.assign(sure=as_sure)[~table.right & (as_sure | unsure)].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
     return Suspects(found, self.dls.tfm.files, int((~table.right).sum())-len(found))
