@@ -6,7 +6,7 @@
     python benchmarks/base.py --peer                                              # ddddocr on the same real captchas (pip install ddddocr==1.6.1), into peers.json
     python benchmarks/base.py --ship                                              # the averaged weights go into the package, with a card
 
-Captcha number i is the same everywhere, and none comes twice. All that is needed to go on is kept in `cache/base/` every few minutes and when the script is stopped by Ctrl-C, SIGTERM or `--minutes`.
+Captcha number i is the same on every machine with the same code and the same Pillow, and none comes twice; the row of the results names the commit of each start. All that is needed to go on is kept in `cache/base/` every few minutes and when the script is stopped by Ctrl-C, SIGTERM or `--minutes`.
 `--samples` may be another number when it is started again: the learning rate rises at first, stays, and falls over the last 30 % of them, so a training that is to end early or late only needs that number.
 More typefaces make it read more kinds: `--fonts FOLDER` takes those of a folder beside the ones of matplotlib and captcha, such as those of Debian's packages `fonts-*`, without the ones whose letters are symbols.
 What is measured, and shipped, is a moving average of the weights: after each power of two of samples on captchas of every style that training never draws, and, where `CAPTCHA_FASTAI_DATA` is set,
@@ -18,7 +18,7 @@ from functools import lru_cache
 import torch
 from captcha_fastai.all import *
 from torch.utils.data import DataLoader, Dataset # not fastai's
-from common import cache, digest, load_json, real_captchas, results, save_json, where, wilson
+from common import cache, commit, digest, load_json, real_captchas, results, save_json, where, wilson
 
 FONTS = *SANS, *SERIF, 'cmb10', 'cmr10', 'cmss10', 'cmti10', 'cmtt10'
 HEIGHTS, WIDTHS, MAX_LEN = (48,60,80), range(80, 361, 40), 8
@@ -135,19 +135,20 @@ class Run:
         self.average = moving_average(self.model, RECIPE['ema'])
         self.opt = torch.optim.AdamW(self.model.parameters(), self.recipe['lr'], weight_decay=self.recipe['wd'], betas=(.9,.99))
         self.loss,self.augment = CaptchaCTCLoss(vocab),CaptchaAugment(p=.5)
-        self.seen,self.seconds,self.rows,self.losses = args.seen,0.,[],[]
+        self.seen,self.seconds,self.rows,self.losses,self.commits = args.seen,0.,[],[],[]
         self.file = cache/'base'/(args.name+'.pth')
         if self.file.exists(): self.load()
+        if self.commits[-1:] != [commit]: self.commits.append(commit)
     def load(self):
         s = torch.load(self.file, weights_only=True, map_location=self.device)
         if s['recipe'] != self.recipe: raise ValueError(f"{self.file} is of another recipe, {s['recipe']}, not {self.recipe}; give this one another --name.")
         for k in ('model','average','opt'): getattr(self, k).load_state_dict(s[k])
         torch.set_rng_state(s['rng'].cpu())
-        self.seen,self.seconds,self.rows,self.losses = s['seen'],s['seconds'],s['rows'],s['losses']
+        self.seen,self.seconds,self.rows,self.losses,self.commits = (s[k] for k in ('seen','seconds','rows','losses','commits'))
     def save(self):
         self.file.parent.mkdir(exist_ok=True, parents=True)
         tmp = self.file.with_suffix('.tmp')
-        torch.save(dict(recipe=self.recipe, seen=self.seen, seconds=self.seconds, rows=self.rows, losses=self.losses, rng=torch.get_rng_state(), **{k: getattr(self, k).state_dict() for k in ('model','average','opt')}), tmp)
+        torch.save(dict(recipe=self.recipe, seen=self.seen, seconds=self.seconds, rows=self.rows, losses=self.losses, commits=self.commits, rng=torch.get_rng_state(), **{k: getattr(self, k).state_dict() for k in ('model','average','opt')}), tmp)
         os.replace(tmp, self.file)
         TrimMemory().after_epoch()
     def lr(self):
@@ -206,7 +207,7 @@ def _train(run, args, stop_at, stopped):
 def row(run, args):
     "The row of the results."
     return dict(name=args.name, recipe=run.recipe, samples=run.seen, planned=args.samples, parameters=sum(p.numel() for p in run.model.parameters()), styles=[s for s in ALL if s not in args.without], typefaces=sorted({Path(f).stem for f in Drawn(0, fonts=args.fonts).files}),
-                minutes=round(run.seconds/60, 1), points=run.rows, losses=run.losses, threads=torch.get_num_threads(), workers=args.workers, **where('captcha','pillow'))
+                minutes=round(run.seconds/60, 1), points=run.rows, losses=run.losses, commits=run.commits, threads=torch.get_num_threads(), workers=args.workers, **where('captcha','pillow'))
 
 # ## Shipping
 
@@ -232,13 +233,13 @@ Whole captchas read without a label, by greedy decoding over all 62 characters, 
 """
 
 def ship(run, r, folder=Path(__import__('captcha_fastai').__file__).parent/'assets'):
-    "Write averaged weights and card; what the row says of them, by which it is found."
+    "Write averaged weights and card; returns the digest of the weights"
     half = {k: v.half() if v.is_floating_point() else v for k,v in run.average.module.state_dict().items()}
     meta = dict(chars=base_chars, max_len=MAX_LEN, arch='captcha_base', size=list(base_size), c_in=3, background=None, mean=[.5]*3, std=[.25]*3)
     path = write_weights(folder/'base.safetensors', Weights(half, meta, {}))
     write_whole(folder/'base.md', card(r).encode())
     print(f'{path}: {path.stat().st_size/1e6:.1f} MB after {run.seen:,} samples')
-    return dict(weights=digest(path))
+    return digest(path)
 
 def parser():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,14 +270,17 @@ def main(argv=None):
     if args.workers is None: args.workers = min(16, defaults.cpus) if device.type == 'cuda' else 0
     run = Run(args, device)
     if args.ship:
-        if not run.seen: raise SystemExit(f'{run.file} is not there; train first.')
+        if not run.file.exists(): raise SystemExit(f'{run.file} is not there; train first.')
         if not run.rows or run.rows[-1]['samples'] != run.seen: run.measure(); run.save()
         new = row(run, args)
-        new |= ship(run, new)
+        new['weights'] = ship(run, new)
     else:
         print('done' if train(run, args) else 'stopped; start again to go on', f'after {run.seen:,} samples', flush=True)
         new = row(run, args)
+    same = lambda o: o['name'] == new['name'] and ('weights' not in o or o['samples'] == new['samples']) # what was shipped keeps its row
     old = load_json(results/'base.json', dict(rows=[]))['rows']
-    save_json(results/'base.json', dict(rows=[o for o in old if o['name'] != args.name] + [new]))
+    for o in filter(same, old):
+        if 'weights' in o: new.setdefault('weights', o['weights'])
+    save_json(results/'base.json', dict(rows=[o for o in old if not same(o)] + [new]))
 
 if __name__ == '__main__': main()

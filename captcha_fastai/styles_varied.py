@@ -83,7 +83,7 @@ def _specks(d, size, color, wide, rng):
 # %% ../nbs/04g_styles_varied.ipynb #04f0000d
 @style
 class Varied(Style):
-    "Anything at once: ground, typefaces, weights, colours, places, clutter and waves are new for every picture, so that no look is learnt by heart (domain randomisation, Tobin et al. 2017)."
+    "Anything at once: ground, typefaces, weights, colours, places, clutter and waves are new for every picture, and some pictures are coarse, noisy or compressed, so that no look is learnt by heart (domain randomisation, Tobin et al. 2017)."
     fonts: tuple = SANS + SERIF # One of them for all characters, or for each
     em: tuple = (.55, 1.) # Size of the font, part of the height
     uneven: tuple = (0., .25) # By so much may the sizes of the characters differ
@@ -105,7 +105,7 @@ class Varied(Style):
     waves: float = .35 # Probability that all of it is stirred
     coarse: float = .12 # Probability of few pixels
     noisy: float = .2 # Probability of noise on all pixels
-    jpeg: float = .25 # Probability of the traces of strong compression
+    jpeg: float = .25 # Probability of the traces of compression, JPEG of quality 20 to 80
 
 # %% ../nbs/04g_styles_varied.ipynb #04f0000e
 @patch
@@ -143,7 +143,9 @@ def _masks(self:Varied, text, h, fonts, rng):
     def mask(c):
         p,e = path if one else rng.choice(fonts),em*(1-uneven*rng.random())
         if kind < self.thin: m,s = monoline(p, max(8, int(e)//8*8), c, rng.uniform(.5, 1.6)*max(h/60, .7))[0],1.
-        else: m,s = glyph(p, 16*math.ceil(e/16), c, round(fat))[0],e/16/math.ceil(e/16) # of few sizes, for opening fonts takes long
+        else:
+            drawn = 16*math.ceil(e/16) # few sizes, for opening fonts takes long
+            m,s = glyph(p, drawn, c, round(fat*drawn/e))[0],e/drawn
         m = m.resize((max(1, round(m.width*narrow*s)), max(1, round(m.height*s))), Image.BILINEAR)
         m = turned(m, rng.uniform(-most, most), slant, Image.BICUBIC)
         return rim(m, max(1, round(h/60))) if self.thin <= kind < self.thin+self.hollow else m
