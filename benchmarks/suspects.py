@@ -1,4 +1,4 @@
-"""Wrong labels: of a hundred, ten get another character at one place, and `learn.suspects()` says which are probably wrong.
+"""Wrong labels: of a hundred, ten get another character at one place, and `learn.suspects()` says which are probably wrong, and which differ from what is read.
 
     python benchmarks/suspects.py --threads 1        # whatever is missing, into suspects.json
 
@@ -25,10 +25,9 @@ def run(name, draw):
     labels,wrong = spoilt(labels, draw)
     set_seed(draw, reproducible=True)
     learn,start = captcha_learner(CaptchaDataLoaders.from_lists('.', files, labels, seed=draw, num_workers=0), captcha_base),time.time()
-    with learn.no_bar(): found = learn.suspects(unsure=True)
-    with_cut = found.table[found.table.sure]
+    with learn.no_bar(): found = learn.suspects()
     def counts(numbers): return dict(named=len(numbers), wrong=len({*numbers} & wrong))
-    return dict(labels=LABELS, wrong=WRONG, probably_wrong=counts(with_cut.number.tolist()), differing=counts(found.table.number.tolist()), seconds=round(time.time()-start, 1))
+    return dict(labels=LABELS, wrong=WRONG, agree=found.agree, probably_wrong=counts(found.table.number.tolist()), differing=counts(found.differing.number.tolist()), seconds=round(time.time()-start, 1))
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -199,7 +199,7 @@ def audit(
     attack,path = _Attack(files, labels, sizes, learner or _from_base, minutes=minutes, rounds=rounds, synth=synth),path and Path(path)
     names,scans = [o.name if isinstance(o, Path) else '' for o in files],scan_images(files)
     settings = dict(images=len(files), data=_digest(names, labels, scans), attacker=_digest(_weights_of(attack, seed), getattr(synth, 'spec', str)(), captcha_fastai.__version__), asked=asked, labels=counts, draws=draws, minutes=minutes, rounds=rounds, test=test, harder=harder, seed=seed)
-    found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, unsure=0, duplicates=_same(scans))
+    found = dict(settings=settings, points=[], readings=[], distortions=[], suspects=None, agreement=None, duplicates=_same(scans))
     if path and path.exists(): found = _go_on(path, settings)
     harder = min(harder, counts[-1])
     jobs = [('point', k, d) for d in range(draws) for k in counts] + [('distortion', o, 0) for o in (['none', *distortions] if harder else [])] + [('suspects', 0, 0)]*suspects
@@ -234,6 +234,7 @@ def _go_on(path, settings):
     except ValueError: found = {}
     if not isinstance(found, dict) or found.get('settings') != settings:
         raise ValueError(f'{str(path)!r} is not from an audit of these images with these options; choose another file, or delete this one.')
+    if 'agreement' not in found: found.update(suspects=None, agreement=None) # of an older version, which listed all that differ
     return found
 
 def _work(found, job, attack, counts, test, harder, seed):
@@ -246,7 +247,7 @@ def _work(found, job, attack, counts, test, harder, seed):
         learn = attack.learn(order, seed)
         with learn.no_bar(): wrong = learn.suspects(**attack.training)
         found['suspects'] = [dict(image=order[int(r.number)], label=r.label, text=r.text, label_confidence=float(r.label_confidence), confidence=float(r.confidence)) for r in wrong.table.itertuples()]
-        found['unsure'] = wrong.unsure
+        found['agreement'] = dict(labels=wrong.n, agree=wrong.agree, differ=len(wrong.differing))
     elif kind == 'point':
         seconds,read = attack(what, order, test, draw)
         found['points'].append(dict(labels=what, draw=draw, n=len(read), right=sum(a == b for a,b in read), seconds=round(seconds, 1)))

@@ -237,23 +237,30 @@ def few_shot(self:CaptchaLearner,
 
 # %% ../nbs/19b_few_shot.ipynb #1c3b129b
 class Suspects:
-    "Images whose label is probably wrong, the least probable label first: `table` with number, label, text, their probabilities, and `sure`."
+    "Images whose label is probably wrong, in `table`, and all whose label differs from what is read on them, in `differing`; the least probable label comes first."
     def __init__(self,
-        table, # Columns number, label, text, the probabilities of both, and whether the models are as sure of the text as of the labels that they agree with
+        readings, # A row for each image, read by a model that has not seen it: number, label, text, the probabilities of text (`confidence`) and label (`label_confidence`), and whether both are the same (`right`)
         files, # All images, by number
-        unsure:int=0, # Other labels that differ from what is read, but where the models are less sure; probably they misread
-    ): store_attr()
+    ):
+        right = readings.right
+        self.files,self.n,self.agree = files,len(readings),int(right.sum())
+        self.differing = readings[~right].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
+        sure = readings.confidence[right].mean() if 2*self.agree >= self.n else math.inf # as of readings that agree, if there are enough of them
+        self.table = self.differing[self.differing.confidence >= sure].reset_index(drop=True)
     def __len__(self): return len(self.table)
     def __repr__(self):
-        rest = f'{self.unsure} {"more " if len(self) else ""}label{"s"*(self.unsure != 1)} differ{"s"*(self.unsure == 1)} from what is read, with less confidence; `suspects(unsure=True)` shows {"them" if self.unsure != 1 else "it"}.'
-        return '\n'.join(([self.table.to_string(index=False)] if len(self) else []) + ([rest] if self.unsure else [])) or 'No label differs from what is read.'
+        less,lines = len(self.differing)-len(self),[self.table.to_string(index=False)] if len(self) else []
+        if 2*self.agree < self.n: lines.append(f'The models agree with {self.agree} of {self.n} labels, too few to tell which of the others are wrong: they have learnt too little, or the labels belong to other images.')
+        elif less: lines.append(f'{less} {"more " if len(self) else ""}label{"s differ" if less > 1 else " differs"} from what is read with less confidence than the models have where they agree; see `differing`.')
+        return '\n'.join(lines) or 'No label differs from what is read.'
     def show(self,
+        differing:bool=False, # All that differ, instead of those that are probably wrong?
         max_n:int=12, # Images that are shown, at most
         cols:int=4, # Pictures in a row
         figsize=None, # Inches
     ):
         "The first images, with label and reading."
-        if not (rows := [*self.table.head(max_n).itertuples()]): return
+        if not (rows := [*(self.differing if differing else self.table).head(max_n).itertuples()]): return
         axs = get_grid(len(rows), ncols=min(cols, len(rows)), figsize=figsize)
         for ax,r in zip(axs, rows): show_image(open_image(self.files[r.number]), ctx=ax, title=f'{r.label}? {r.text} {r.confidence:.0%}')
 
@@ -263,7 +270,6 @@ def suspects(self:CaptchaLearner,
     minutes:float=5., # Time for all of it, at most
     n_folds:int=5, # Models, each of which reads what it has not seen
     rounds:int=200, # As in `few_shot`, for each model
-    unsure:bool=False, # All labels that differ from what is read, too?
 ) -> Suspects:
     "The labels that are probably wrong, by models that have not seen them; the learner's weights stay what they are. A `ValueError` without weights to start from."
     if not self.start: raise ValueError('This learner started from no weights, so nothing can be said about its labels; make it with captcha_learner(dls, captcha_base), or with weights=….')
@@ -272,8 +278,6 @@ def suspects(self:CaptchaLearner,
     begin,now,synth = time.time(),_copied(self.model),_drawn(self, synth)
     try:
         self.load_weights(self.start)
-        table,_ = _cross(self, numbers, synth, n_folds, 59*minutes-(time.time()-begin), rounds=rounds)
+        readings,_ = _cross(self, numbers, synth, n_folds, 59*minutes-(time.time()-begin), rounds=rounds)
     finally: self.model.load_state_dict(now)
-    as_sure = table.confidence >= table.confidence[table.right].mean() # as of readings that agree: confident learning (Northcutt et al. 2021)
-    found = table.assign(sure=as_sure)[~table.right & (as_sure | unsure)].drop(columns='right').sort_values('label_confidence').reset_index(drop=True)
-    return Suspects(found, self.dls.tfm.files, int((~table.right).sum())-len(found))
+    return Suspects(readings, self.dls.tfm.files)
