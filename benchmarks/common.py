@@ -1,9 +1,10 @@
 """What every benchmark needs: where it ran, and results that are written whole or not at all."""
-import csv, hashlib, json, os, platform, subprocess, sys
+import csv, json, os, platform, subprocess, sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from captcha_fastai.calibrate import wilson as interval
+from captcha_fastai.manifest import file_sha256
 
 here = Path(__file__).parent
 results,cache = here/'results',here/'cache'
@@ -41,7 +42,7 @@ def chars_right(labels, texts):
     "Share of the characters of all labels that are right at their place, as in `char_accuracy`."
     return sum(a == b for l,t in zip(labels, texts) for a,b in zip(l, t))/sum(map(len, labels))
 
-def digest(path): return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]
+def digest(path): return file_sha256(path)[:12]
 
 def real_captchas(path):
     "Files and labels of captcha_images_v2, or of the competition's labelled images."

@@ -3,8 +3,8 @@
     pip install claptcha==0.3.3 multicolorcaptcha==1.2.0 django-simple-captcha==0.7.0 gvcode==1.0.3 wheezy.captcha==3.2.2 flask-simple-captcha==5.5.5 captchagen==0.1.0 matplotlib
     python benchmarks/draw_families.py FOLDER --number 700
 
-Each draws as its documentation shows, or by its defaults, in typefaces of its own or, where it has none, in DejaVu; number i of a family comes from the seed i."""
-import argparse, io, random, secrets, string
+Each draws as its documentation shows, or by its defaults; what differs is said below. The typefaces are its own or, where it has none, DejaVu; number i of a family comes from the seed i."""
+import argparse, io, random, string
 from pathlib import Path
 from importlib.metadata import version
 from PIL import Image, ImageFont
@@ -22,7 +22,7 @@ def wheezy():
     return o.captcha([o.background(), o.text(fonts=MONO, drawings=[o.warp(), o.rotate(), o.offset()]), o.curve(), o.noise(), o.smooth()])(t), t
 
 def claptcha():
-    "The example of its documentation: six capitals, with a fifth of noise"
+    "Six capitals in DejaVu Sans Mono Bold, its defaults but for the option noise=.2"
     from claptcha import Claptcha
     if not hasattr(ImageFont.FreeTypeFont, 'getsize'): # which Pillow 10 took away
         ImageFont.FreeTypeFont.getsize = lambda self, t: self.getbbox(t)[2:]
@@ -30,9 +30,11 @@ def claptcha():
     return im, t
 
 def multicolor():
-    "Four hexadecimal characters on grounds of their own"
+    "The example of its documentation: four digits"
     from multicolorcaptcha import CaptchaGenerator
-    o = CaptchaGenerator(2).gen_captcha_image(difficult_level=2, chars_mode='hex', multicolor=True)
+    g = CaptchaGenerator(2)
+    g.l_fonts.sort() # which come in the order of the file system
+    o = g.gen_captcha_image(difficult_level=3)
     return o.image, o.characters
 
 def django_simple():
@@ -46,7 +48,7 @@ def django_simple():
     return Image.open(io.BytesIO(_captcha_image(Store, 1).content)), Store.challenge
 
 def gv():
-    "Its defaults: five letters or digits, some upside down, lines of the same colours"
+    "Its defaults: five letters or digits, each turned by up to 90 degrees, lines of the same colours"
     from gvcode import VFCode
     o = VFCode(); o.generate_mix(5)
     return o._img, o.code
@@ -73,9 +75,9 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('folder', type=Path); p.add_argument('--number', type=int, default=700)
     args = p.parse_args()
-    secrets.choice,secrets.randbelow = random.choice,random.randrange # so that a seed decides
+    if args.folder.exists() and any(args.folder.iterdir()): raise SystemExit(f'{args.folder} is not empty; name another folder, or empty it.')
     for name,(f,package) in FAMILIES.items():
-        (to := args.folder/name).mkdir(parents=True, exist_ok=True)
+        (to := args.folder/name).mkdir(parents=True)
         for i in range(args.number):
             random.seed(i)
             im,t = f()

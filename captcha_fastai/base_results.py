@@ -6,9 +6,10 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/base_results.html.md"""
 
 # %% ../nbs/16e_base_results.ipynb #5f5255d3
 from __future__ import annotations
-import hashlib, statistics
+import statistics
 import pandas as pd
 from .base import base_file
+from .manifest import file_sha256
 from .results import *
 from .results import _legend,_made_on,_one_machine
 from .speed_results import _if,_interval,_measured,_table,mcnemar,_not_measured
@@ -24,10 +25,15 @@ def _bases(path=None):
     "Rows of pretrained bases"
     return _measured('base', path).get('rows', [])
 
+def _digest(): return file_sha256(base_file)[:12] # as the benchmarks write it
+
 def _shipped(path=None):
     "The row of the weights in the package, or None"
-    now = hashlib.sha256(base_file.read_bytes()).hexdigest()[:12]
-    return next((r for r in _bases(path) if r.get('weights') == now), None)
+    return next((r for r in _bases(path) if r.get('weights') == _digest()), None)
+
+def _rows_now(name, path):
+    "Rows of a benchmark that were made with the weights in the package, or with none"
+    return [r for r in _measured(name, path).get('rows', []) if r['weights'] in (None, _digest())]
 
 def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
 
@@ -42,12 +48,13 @@ def base_aims_table(
     "What the base was to reach, and what it does."
     lines = []
     def add(figure, wanted, share, more=''): lines.append({'figure': figure, 'to reach': f'{wanted} %', 'reached': f'{share:.1f} %{more}', 'enough': 'yes' if share >= wanted else 'no'})
-    base = row['points'][-1]['sets'] if (row := _shipped(path)) else {}
+    if _bases(path) and not (row := _shipped(path)): return Markdown('`base.json` has no row of the weights in the package; make one with `benchmarks/base.py`.')
+    base = row['points'][-1]['sets'] if _bases(path) else {}
     for k,wanted in {'captcha_images_v2':87, 'competition images':60}.items():
         if k in base: add(f'{k}, no label, case-folded', wanted, base[k]['folded']['accuracy'])
     for labels,aims in {100: {'captcha_images_v2':97, 'competition':85}, 500: {'captcha_images_v2':99, 'competition':95}}.items():
         for k,wanted in aims.items():
-            rs = [r for r in _measured('few_shot', path).get('rows', []) if (r['data'], r['labels'], r['unlabelled']) == (k, labels, 0)]
+            rs = [r for r in _rows_now('few_shot', path) if (r['data'], r['labels'], r['unlabelled']) == (k, labels, 0)]
             if rs: add(f'{k}, {labels} labels, {len(rs)} draw{"s"*(len(rs) > 1)}', wanted, statistics.mean(r['captcha_accuracy'] for r in rs), f"; told the lengths {_mean_share(rs)}; `tta` {_six_orders(rs)}")
     return _table('base', lines)
 
@@ -75,12 +82,14 @@ def plot_zero_shot(
     name:str=None, # Of a row; if None, that of the weights in the package
     ax=None, # Matplotlib axes to draw in
 ):
-    "Captchas read without a label, case-folded, against captchas drawn, from the first training on; real ones in thick lines."
+    "Captchas read without a label, case-folded, against captchas drawn, from the earliest training that the results know; real ones in thick lines."
     import matplotlib.pyplot as plt
     row = _shipped(path) if name is None else next((r for r in _bases(path) if r['name'] == name), None)
     if row is None: raise ValueError('The results tell nothing of ' + ('the weights in the package' if name is None else f'a base called {name!r}') + '; run benchmarks/base.py.')
-    points = row['points']
-    while 'start' in row['recipe'] and (row := next((r for r in _bases(path) if r.get('weights') == row['recipe']['start']), None)): points = row['points'] + points
+    points,row = row['points'],row.get('recipe', {})
+    for _ in _bases(path): # which none comes twice of
+        if not (before := next((r for r in _bases(path) if 'start' in row and r.get('weights') == row['start']), None)): break
+        points,row = before['points']+points,before.get('recipe', {})
     ax = ax or plt.subplots(figsize=(5.5,4.4), layout='constrained')[1]
     for i,k in enumerate(points[-1]['sets']):
         with_k = [p for p in points if k in p['sets']]
@@ -98,17 +107,18 @@ def families_table(
 ) -> Markdown:
     "What is read of other packages' captchas, with 95 % Wilson intervals: without a label by the base and by ddddocr, and after a hundred labels."
     rows = _measured('families', path).get('rows', [])
-    readers = sorted({r['reader'] for r in rows}, key=lambda o: (o == '100 labels', o))
+    now = [r for r in rows if r['weights'] in (None, _digest())] + [r for r in rows if r['weights'] not in (None, _digest()) and not r['labels']] # others for comparison
+    if not now: return _not_measured('families')
     lines = []
-    for k in sorted({r['family'] for r in rows}):
-        rs = {r['reader']: r for r in rows if r['family'] == k}
-        line = {'captchas': k, 'n': next(iter(rs.values()))['n']}
-        for o in readers:
-            r = rs.get(o)
-            if o == '100 labels': line |= {'100 labels: exact': f"**{_of(r['exact'])}**" if r else '–', 'told the lengths': f"{100*r['told_lengths']/r['n']:.1f} %" if r else '–', 'seconds': f"{r['seconds']:.0f}" if r else '–'}
-            else: line |= {f'{o}: exact': _of(r['exact']) if r else '–', f'{o}: case-folded': f"**{_of(r['folded'])}**" if r else '–'}
+    for k in sorted({r['family'] for r in now}):
+        line = {'captchas': k}
+        for r in (r for r in now if r['family'] == k):
+            line['n'] = r['n']
+            if r['labels']: line |= {f"{r['labels']} labels: exact": f"**{_of(r['exact'])}**", 'told the lengths': f"{100*r['told_lengths']/r['n']:.1f} %", 'seconds': f"{r['seconds']:.0f}", 'made on': _made_on(r)}
+            else: line |= {f"{r['reader']}: exact": _of(r['exact']), f"{r['reader']}: case-folded": f"**{_of(r['folded'])}**"}
         lines.append(line)
-    return _table('families', lines)
+    df = pd.DataFrame(lines)
+    return markdown_table((_one_machine(df, 'seconds') if 'seconds' in df else df).fillna('–'))
 
 # %% ../nbs/16e_base_results.ipynb #1d49d397
 def few_shot_table(
@@ -146,8 +156,10 @@ def suspects_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "Of the labels that were spoilt, how many are named, and how many right ones, too."
-    def of(r, k): return f"**{r[k]['wrong']} of {r['wrong']}** and {r[k]['named']-r[k]['wrong']} right ones"
-    return _table('suspects', [{'captchas': r['data'], 'labels': r['labels'], 'draw': r['draw'], 'probably wrong': of(r, 'probably_wrong'), 'all that differ': of(r, 'differing'), 'seconds': f"{r['seconds']:.0f}"} for r in sorted(_measured('suspects', path).get('rows', []), key=lambda r: (r['data'], r['draw']))])
+    def of(r, k): return f"**{r[k]['wrong']} of {r['wrong']}**, and {r[k]['named']-r[k]['wrong']} that {'is' if r[k]['named']-r[k]['wrong'] == 1 else 'are'} right"
+    lines = [{'captchas': r['data'], 'labels': r['labels'], 'draw': r['draw'], 'agree': r['agree'], 'probably wrong': of(r, 'probably_wrong'), 'all that differ': of(r, 'differing'), 'seconds': f"{r['seconds']:.0f}", 'made on': _made_on(r)}
+             for r in sorted(_rows_now('suspects', path), key=lambda r: (r['data'], r['draw']))]
+    return markdown_table(_one_machine(pd.DataFrame(lines), 'seconds')) if lines else _not_measured('suspects')
 
 # %% ../nbs/16e_base_results.ipynb #7341a3a8
 def keys_table(

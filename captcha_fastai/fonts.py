@@ -85,7 +85,7 @@ def _few(o, n=8):
     return ', '.join(repr(str(c)) for c in o[:n]) + (f' and {len(o)-n} more' if len(o) > n else '')
 
 # %% ../nbs/04a_fonts.ipynb #1c43c302
-@lru_cache(2048)
+@lru_cache(1024) # some 200 kB each, and full only with hundreds of typefaces
 def truetype(
     path:str, # A font file
     size:int, # Pixels per em
@@ -93,7 +93,7 @@ def truetype(
     "The font `path` at `size` pixels; laid out character by character, so that an optional Raqm library changes nothing."
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
 
-@lru_cache(32768)
+@lru_cache(32768) # some 5 kB each
 def glyph(
     path:str, # A font file
     size:int, # Pixels per em

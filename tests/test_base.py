@@ -77,6 +77,14 @@ def test_ship(base, start, tmp_path, monkeypatch):
     monkeypatch.setattr(base.ship, '__defaults__', (tmp_path,))
     start('--name', 'b', '--samples', '32', '--ship')
     file = tmp_path/'base.safetensors'
+    def rows(): return [(o['samples'], o.get('weights')) for o in base.load_json(tmp_path/'base.json')['rows']]
+    shipped = (32, base.digest(file))
+    assert rows() == [shipped]
+    start('--name', 'b', '--samples', '32') # nothing is left to do
+    assert rows() == [shipped]
+    start('--name', 'b', '--samples', '48')
+    assert rows() == [shipped, (48, None)] # the row of what is in the package stays
+    with pytest.raises(SystemExit, match='train first'): start('--name', 'none', '--samples', '32', '--ship')
     assert file.stat().st_size < 12e6 and 'Use it only on captchas that are yours' in (tmp_path/'base.md').read_text()
     tensors = base_weights(path=file).tensors
     for k,v in tensors.items(): assert torch.allclose(v.float(), state['average']['module.'+k].float(), atol=2e-3, rtol=2e-3), k
