@@ -214,13 +214,14 @@ def row(run, args):
 def card(r):
     "The model card of a row of the results."
     last = r['points'][-1]
+    earlier = f" The first {r['recipe']['seen']:,} of them are those of an earlier training, from whose weights this one went on: `{r['recipe']['start']}` in that file, which names its styles and typefaces, too." if 'start' in r['recipe'] else ''
     lines = [f"| {k} | {v['n']} | {v['exact']['accuracy']} % ({v['exact']['interval'][0]}–{v['exact']['interval'][1]}) | {v['folded']['accuracy']} % ({v['folded']['interval'][0]}–{v['folded']['interval'][1]}) |" for k,v in last['sets'].items()]
     return f"""# captcha_base
 
 The weights of `captcha_base`: a CTC network of {r['parameters']/1e6:.1f} million parameters that reads text captchas of 1 to {MAX_LEN} characters of `0-9A-Za-z`. Kept in half precision.
 
-- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces, which `benchmarks/results/base.json` names; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often. No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
-- **Made by**: `benchmarks/base.py` at commit {r['commit'][:12]}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
+- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces, which `benchmarks/results/base.json` names; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often.{earlier} No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
+- **Made by**: `benchmarks/base.py` at {"commits" if len(r['commits']) > 1 else "commit"} {', '.join(o[:12] for o in r['commits'])}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
 - **For**: a start for training on a few labelled captchas of your own (`captcha_learner(dls, captcha_base)`, `learn.few_shot()`), accessibility, and testing how weak a captcha is. Use it only on captchas that are yours, or that you have permission to read.
 - **Limits**: Latin letters and digits; at most {MAX_LEN} characters were drawn. Letters whose cases look alike (`c` and `C`, `o`, `O` and `0`) can only be told apart by their neighbours. On captchas unlike anything drawn it reads badly until it gets labels.
 - **Licence**: that of the library, Apache-2.0. The typefaces are free ones, of the packages matplotlib and captcha and of Debian; none of them is contained.
