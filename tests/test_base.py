@@ -104,15 +104,14 @@ def test_shipped():
 
 def test_shipped_learns():
     "From the weights of the package, few rounds on 80 labels of a kind that is read badly read many more of others"
-    from captcha_fastai.all import CaptchaDataLoaders,SynthCaptcha,captcha_base,captcha_learner,distort,set_seed
-    images,labels = map(list, zip(*SynthCaptcha('0123456789', 5, (60,200), 'line_blur', seed='learns', n=280)))
-    images = [distort(o, 'dots', seed=i) for i,o in enumerate(images)] # which no style has so many of
+    from captcha_fastai.all import CaptchaDataLoaders,Phase1,SynthCaptcha,captcha_base,captcha_learner,set_seed
+    images,labels = map(list, zip(*SynthCaptcha('0123456789', 5, (60,200), Phase1(angle=(-85.,85.)), seed='learns', n=280))) # no style turns digits so far
     set_seed(0, reproducible=True)
     learn = captcha_learner(CaptchaDataLoaders.from_lists('.', images[:80], labels[:80], valid_pct=.2, seed=0, num_workers=0), captcha_base)
     def right(): return sum(learn.vocab.decode(h[0].ids) == l for h,l in zip(learn.head.decode(learn.log_probs(images[80:])), labels[80:]))
     before = right()
     with learn.no_bar(): res = learn.few_shot(rounds=4)
-    assert res.labels == 80 and res.rounds and right() > before+15, (before, right())
+    assert res.labels == 80 and res.rounds and right() > before+40, (before, right())
 
 def test_tta(tmp_path):
     "Six orders of the channels on the base, a CTC network: the same whatever the order of the picture's, and saved and read again"
