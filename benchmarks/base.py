@@ -144,7 +144,7 @@ class Run:
         if s['recipe'] != self.recipe: raise ValueError(f"{self.file} is of another recipe, {s['recipe']}, not {self.recipe}; give this one another --name.")
         for k in ('model','average','opt'): getattr(self, k).load_state_dict(s[k])
         torch.set_rng_state(s['rng'].cpu())
-        self.seen,self.seconds,self.rows,self.losses,self.commits = (s[k] for k in ('seen','seconds','rows','losses','commits'))
+        self.seen,self.seconds,self.rows,self.losses,self.commits = (s.get(k, []) for k in ('seen','seconds','rows','losses','commits'))
     def save(self):
         self.file.parent.mkdir(exist_ok=True, parents=True)
         tmp = self.file.with_suffix('.tmp')
@@ -214,14 +214,15 @@ def row(run, args):
 def card(r):
     "The model card of a row of the results."
     last = r['points'][-1]
-    earlier = f" The first {r['recipe']['seen']:,} of them are those of an earlier training, from whose weights this one went on: `{r['recipe']['start']}` in that file, which names its styles and typefaces, too." if 'start' in r['recipe'] else ''
+    first,start = r['recipe'].get('seen', 0),r['recipe'].get('start')
+    earlier = f"The first {first:,} are those of an earlier training, from whose weights this one went on: `{start}` in `benchmarks/results/base.json`, which names its styles, typefaces and minutes, too. The others are" if start else 'They are'
     lines = [f"| {k} | {v['n']} | {v['exact']['accuracy']} % ({v['exact']['interval'][0]}–{v['exact']['interval'][1]}) | {v['folded']['accuracy']} % ({v['folded']['interval'][0]}–{v['folded']['interval'][1]}) |" for k,v in last['sets'].items()]
     return f"""# captcha_base
 
 The weights of `captcha_base`: a CTC network of {r['parameters']/1e6:.1f} million parameters that reads text captchas of 1 to {MAX_LEN} characters of `0-9A-Za-z`. Kept in half precision.
 
-- **Data**: {r['samples']:,} captchas drawn by this library, each seen once, in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces, which `benchmarks/results/base.json` names; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often.{earlier} No real captcha was used to train or to choose anything, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
-- **Made by**: `benchmarks/base.py` at {"commits" if len(r['commits']) > 1 else "commit"} {', '.join(o[:12] for o in r['commits'])}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
+- **Data**: {r['samples']:,} captchas drawn by this library, each seen once. {earlier} in the styles {', '.join(r['styles'])}, at random sizes, from random alphabets (all, digits, letters, lower or upper case) and in {r['recipe']['fonts']} typefaces, which `benchmarks/results/base.json` names; from captcha {r['recipe']['hard']:,} on, {', '.join(r['recipe']['often'])} come more often. No real captcha was used to train or to choose weights or settings, but two of the styles, `line_blur` and `competition`, were made to look like the two real sets below.
+- **Made by**: `benchmarks/base.py` at {"commits" if len(r['commits']) > 1 else "commit"} {', '.join(o[:12] for o in r['commits'])}{" and changes that were not committed yet" if r['uncommitted'] else ""}, seed {r['recipe']['seed']}, {r['minutes']:.0f} minutes{' for the later ones' if start else ''} on {r['machine']['gpu'] or r['machine']['cpu']}; the curve is in `benchmarks/results/base.json`.
 - **For**: a start for training on a few labelled captchas of your own (`captcha_learner(dls, captcha_base)`, `learn.few_shot()`), accessibility, and testing how weak a captcha is. Use it only on captchas that are yours, or that you have permission to read.
 - **Limits**: Latin letters and digits; at most {MAX_LEN} characters were drawn. Letters whose cases look alike (`c` and `C`, `o`, `O` and `0`) can only be told apart by their neighbours. On captchas unlike anything drawn it reads badly until it gets labels.
 - **Licence**: that of the library, Apache-2.0. The typefaces are free ones, of the packages matplotlib and captcha and of Debian; none of them is contained.
@@ -278,7 +279,7 @@ def main(argv=None):
     else:
         print('done' if train(run, args) else 'stopped; start again to go on', f'after {run.seen:,} samples', flush=True)
         new = row(run, args)
-    same = lambda o: o['name'] == new['name'] and ('weights' not in o or o['samples'] == new['samples']) # what was shipped keeps its row
+    same = lambda o: o['name'] == new['name'] and ('weights' not in o or o['points'] == new['points']) # what was shipped keeps its row
     old = load_json(results/'base.json', dict(rows=[]))['rows']
     for o in filter(same, old):
         if 'weights' in o: new.setdefault('weights', o['weights'])

@@ -130,13 +130,14 @@ def _count(n, one, many): return f'{n} {one if n == 1 else many}'
 def _wrong(n, labels, agree, differ):
     "In words, how many labels are probably wrong"
     if 2*agree < labels: return f'Models that had not seen the image agree with {agree} of {labels} labels, too few to tell which ones are wrong: they have learnt too little, or the labels belong to other images.'
-    rest = f' {_count(differ-n, "label differs", "labels differ")} from what they read with less confidence.' if differ > n else ''
-    return (f'{_count(n, "label is", "labels are")} probably wrong: models that had not seen the image read something else there, and are as sure of it as of the labels that they agree with. The least probable come first; look at them.' if n else
+    more = 'more ' if n else ''
+    rest = f' {_count(differ-n, f"{more}label differs", f"{more}labels differ")} from what they read with less confidence.' if differ > n else ''
+    return (f'{_count(n, "label is", "labels are")} probably wrong: models that had not seen the image read something else there, and are at least as sure of it as they are, on average, of the labels that they agree with. The least probable come first; look at them.' if n else
             'No label is probably wrong: where models that had not seen the image read something else, they are less sure of it than of the labels that they agree with.' if differ else 'Models that had not seen the image agree with all labels.') + rest
 
 def _labels(audit, most=12):
     wrong,same = audit.found['suspects'] or [],audit.found['duplicates']
-    parts = [H2('Labels and duplicates'), audit.found['suspects'] is not None and P(_wrong(len(wrong), **audit.found['agreement']))]
+    parts = [H2('Labels and duplicates'), audit.found.get('agreement') and P(_wrong(len(wrong), **audit.found['agreement']))]
     if audit.files:
         parts += [_picture(audit.files[o['image']], f"{_named(audit, o['image'])}: {o['label']}? read {o['text']} ({o['confidence']:.0%})") for o in wrong[:most]]
         parts.append(P(f'{_count(len(same), "picture comes", "pictures come")} more than once, such as {", ".join(_named(audit, i) for i in same[0][:3])}. A captcha that comes from a store of pictures can be looked up.' if same else 'No picture comes twice.'))

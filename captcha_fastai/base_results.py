@@ -107,7 +107,7 @@ def families_table(
 ) -> Markdown:
     "What is read of other packages' captchas, with 95 % Wilson intervals: without a label by the base and by ddddocr, and after a hundred labels."
     rows = _measured('families', path).get('rows', [])
-    now = [r for r in rows if r['weights'] in (None, _digest())] + [r for r in rows if r['weights'] not in (None, _digest()) and not r['labels']] # others for comparison
+    now = [r for r in rows if r['weights'] in (None, _digest())] + [r for r in rows if r['weights'] not in (None, _digest()) and not r['labels'] and r['reader'] != 'captcha_base'] # named ones for comparison
     if not now: return _not_measured('families')
     lines = []
     for k in sorted({r['family'] for r in now}):
@@ -142,7 +142,7 @@ def unlabelled_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "For each draw with unlabelled images: what is read without them and with them, on the images that neither training has seen."
-    rows = _measured('few_shot', path).get('rows', [])
+    rows = _rows_now('few_shot', path)
     lines = []
     for r in (r for r in rows if r['unlabelled']):
         base = next((o for o in rows if not o['unlabelled'] and all(o[k] == r[k] for k in ('data','labels','draw','weights'))), None)
@@ -167,7 +167,7 @@ def keys_table(
 ) -> Markdown:
     "Labels and keys until enough is read, the least certain first and in random order."
     lines = []
-    for r in _measured('keys', path).get('rows', []):
+    for r in _rows_now('keys', path):
         last = r['points'][-1]
         lines.append({'captchas': r['data'], 'draw': r['draw'], 'order': 'least certain first' if r['uncertain_first'] else 'random', 'labels': last['labels'], 'keys': f"{last['keys']:,}", 'typed without help': f"{r['typed']:,}",
                       'read at the end': f"{100*last['right']/last['n']:.1f} % ({last['right']} of {last['n']})", 'read before': f"{100*r['points'][0]['right']/last['n']:.1f} %", '97 %': 'reached' if last['right'] >= r['target']*last['n'] else 'not reached'})
