@@ -12,7 +12,7 @@ More typefaces make it read more kinds: `--fonts FOLDER` takes those of a folder
 What is measured, and shipped, is a moving average of the weights: after each power of two of samples on captchas of every style that training never draws, and, where `CAPTCHA_FASTAI_DATA` is set,
 on all of captcha_images_v2 and a fixed thousand of the competition's images. The real ones are reported and decide nothing.
 """
-import argparse, os, signal, string, time
+import argparse, json, os, signal, string, time
 from dataclasses import replace
 from functools import lru_cache
 import torch
@@ -279,7 +279,8 @@ def main(argv=None):
     else:
         print('done' if train(run, args) else 'stopped; start again to go on', f'after {run.seen:,} samples', flush=True)
         new = row(run, args)
-    same = lambda o: o['name'] == new['name'] and ('weights' not in o or o['points'] == new['points']) # what was shipped keeps its row
+    points = json.loads(json.dumps(new['points'])) # as they are read back
+    same = lambda o: o['name'] == new['name'] and ('weights' not in o or o['points'] == points) # what was shipped keeps its row
     old = load_json(results/'base.json', dict(rows=[]))['rows']
     for o in filter(same, old):
         if 'weights' in o: new.setdefault('weights', o['weights'])
