@@ -29,11 +29,13 @@ def _digest(): return file_sha256(base_file)[:12] # as the benchmarks write it
 
 def _shipped(path=None):
     "The row of the weights in the package, or None"
-    return next((r for r in _bases(path) if r.get('weights') == _digest()), None)
+    now = _digest()
+    return next((r for r in _bases(path) if r.get('weights') == now), None)
 
 def _rows_now(name, path):
     "Rows of a benchmark that were made with the weights in the package, or with none"
-    return [r for r in _measured(name, path).get('rows', []) if r['weights'] in (None, _digest())]
+    now = _digest()
+    return [r for r in _measured(name, path).get('rows', []) if r['weights'] in (None, now)]
 
 def _mean_share(rs): return f"{statistics.mean(100*r['told_lengths']/r['n'] for r in rs):.1f} %"
 
@@ -106,8 +108,8 @@ def families_table(
     path=None, # As in `load_results`
 ) -> Markdown:
     "What is read of other packages' captchas, with 95 % Wilson intervals: without a label by the base and by ddddocr, and after a hundred labels."
-    rows = _measured('families', path).get('rows', [])
-    now = [r for r in rows if r['weights'] in (None, _digest())] + [r for r in rows if r['weights'] not in (None, _digest()) and not r['labels'] and r['reader'] != 'captcha_base'] # named ones for comparison
+    now = _rows_now('families', path)
+    now += [r for r in _measured('families', path).get('rows', []) if r not in now and not r['labels'] and r['reader'] != 'captcha_base'] # named ones for comparison
     if not now: return _not_measured('families')
     lines = []
     for k in sorted({r['family'] for r in now}):

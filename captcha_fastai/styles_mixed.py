@@ -6,14 +6,14 @@ Docs: https://captcha-fastai.github.io/captcha_fastai/styles_mixed.html.md"""
 
 # %% ../nbs/04f_styles_mixed.ipynb #c1ff799e
 from __future__ import annotations
-import io
 from dataclasses import field, fields, replace
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 from fastcore.basics import patch
 from .fonts import usable_fonts
 from .styles import SANS, SERIF, STYLES, Rng, Style, get_style, style
-import captcha_fastai.package, captcha_fastai.styles_flat, captcha_fastai.styles_relief, captcha_fastai.styles_varied
+from .styles_varied import _compressed
+import captcha_fastai.package, captcha_fastai.styles_flat, captcha_fastai.styles_relief
 
 # %% auto #0
 __all__ = ['pulled', 'aftermath', 'Mixed']
@@ -36,9 +36,7 @@ def _pull(v, rng, amount):
     return (round(lo), max(round(hi), round(lo))) if isinstance(v[0], int) else (lo, hi)
 
 # %% ../nbs/04f_styles_mixed.ipynb #d429c5ab
-def _jpeg(im, r):
-    b = io.BytesIO(); im.save(b, 'JPEG', quality=r.randint(30, 80)); b.seek(0)
-    return Image.open(b).convert('RGB')
+def _jpeg(im, r): return _compressed(im, r.randint(30, 80))
 
 def _grain(im, r):
     n = r.bytes(*im.size[::-1], 1).astype(np.int16) - 128
