@@ -25,6 +25,7 @@ from .weights import *
 from .check import *
 from .augment import *
 from .swap import *
+from .splice import *
 from .samples import *
 from .data import *
 from .losses import *

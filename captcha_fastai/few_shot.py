@@ -18,17 +18,19 @@ from .check import *
 from .data import *
 from .learner import *
 from .learner import _size
+from .models import evaluating
 from .preprocess import *
 from .reading import image_files
+from .splice import *
 from .swap import *
 from .synth import *
 
 # %% auto #0
-__all__ = ['LabelledAndDrawn', 'RoundDL', 'moving_average', 'last_good', 'KeepBest', 'FewShot', 'Suspects']
+__all__ = ['LabelledAndDrawn', 'RoundDL', 'FindCuts', 'moving_average', 'last_good', 'KeepBest', 'FewShot', 'Suspects']
 
 # %% ../nbs/19b_few_shot.ipynb #2ac2d5d5
 class LabelledAndDrawn(CaptchaTransform):
-    "Numbers from 0 on are labelled images, as in `CaptchaTransform`; number -1-i is captcha `i` of `synth`."
+    "Numbers from 0 on are labelled images, as in `CaptchaTransform`; number -1-i is captcha `i` of `synth`; a `Splice` makes one of two."
     def __init__(self,
         files, # Paths or Pillow images
         labels, # A text for each
@@ -40,19 +42,23 @@ class LabelledAndDrawn(CaptchaTransform):
         super().__init__(files, labels, vocab, max_len, mode)
         self.synth = synth
     def encodes(self, o):
-        if not isinstance(o, Integral) or o >= 0: return super().encodes(o)
-        image,text = self.synth[(-1-o) % (getattr(self.synth, 'n', None) or 2**63)] # one that ends begins again
+        if isinstance(o, Splice):
+            image = join_splice(o, *(open_image(self.files[i], self.mode) for i in (o.left, o.right)))
+            text = self.labels[o.left][:o.keep]+self.labels[o.right][o.drop:]
+        elif not isinstance(o, Integral) or o >= 0: return super().encodes(o)
+        else: image,text = self.synth[(-1-o) % (getattr(self.synth, 'n', None) or 2**63)] # one that ends begins again
         return CaptchaImage(self.img_cls.create(open_image(image, self.mode)), encode_label(text, self.vocab, self.max_len))
 
 class RoundDL(CaptchaDL):
-    "A DataLoader whose pass is a round: `n` numbers, half of them from `labelled`, half new ones of drawn captchas."
-    labelled,left,drawn,mix = (),(),0,True
+    "A DataLoader whose pass is a round: `n` numbers, half of them from `labelled`, half new ones of drawn captchas; of the first, those in `cuts` are spliced with probability `spliced`."
+    labelled,left,drawn,mix,cuts,lengths,spliced = (),(),0,True,{},(1,1),.5
     def get_idxs(self):
         n,left = self.n//2 if self.mix else self.n, list(self.left)
         while len(left) < n: left += self.rng.sample(list(self.labelled), len(self.labelled))
         self.left,drawn = left[n:], range(self.drawn, self.drawn+self.n-n)
         self.drawn = drawn.stop
-        return self.rng.sample(idxs := left[:n] + [-1-i for i in drawn], len(idxs))
+        real = [self.rng.random() < self.spliced and find_splice(i, self.cuts, self.lengths, self.rng) or i for i in left[:n]]
+        return self.rng.sample(idxs := real + [-1-i for i in drawn], len(idxs))
     def create_item(self, s): return self.dataset.tfms(s)
 
 # %% ../nbs/19b_few_shot.ipynb #2b9a09d3
@@ -64,9 +70,24 @@ def _rounds(learn, labelled, valid, synth, n=640, bs=32, extra=((),())):
     dl = train.new(dset.train, cls=RoundDL, bs=bs, shuffle=False, drop_last=True)
     if synth is not None: dl.after_batch = Pipeline([o for o in dl.after_batch.fs if not isinstance(o, SwapCharacters)], split_idx=dl.after_batch.split_idx) # it takes images for alike
     dl.labelled,dl.mix = [*labelled, *range(len(tfm.files), len(both.files))],synth is not None
+    dl.lengths = min(lens := [len(both.labels[i]) for i in dl.labelled]),max(lens)
     dls = CaptchaDataLoaders(dl, learn.dls.test_dl(list(valid), bs=64), path=learn.dls.path, device=learn.dls.device)
     dls._size = _size(learn.dls)
     return dls
+
+# %% ../nbs/19b_few_shot.ipynb #4e11f9e0
+class FindCuts(Callback):
+    "Ask the network where the characters of the labelled images are, before the rounds 0, 1, 2, 4, 8 …"
+    order = -5
+    def before_epoch(self):
+        dl,tfm = self.dls.train,self.dls.train.dataset.tfms[0]
+        if self.learn.loss_func.head.kind != 'ctc' or self.epoch & (self.epoch-1): return
+        images = self.dls.test_dl([tfm.files[i] for i in dl.labelled], bs=64, num_workers=0)
+        with torch.no_grad(), evaluating(self.learn.model): logits = torch.cat([self.learn.model(b[0]).float() for b in images])
+        dl.cuts = {}
+        for i,lp in zip(dl.labelled, self.learn.loss_func.head.log_probs(logits)):
+            try: dl.cuts[i] = text_cuts(lp, tfm.vocab.encode(tfm.labels[i]))
+            except ValueError: pass # no path is long enough
 
 # %% ../nbs/19b_few_shot.ipynb #1fc29e9c
 def moving_average(
@@ -132,13 +153,13 @@ def _losses(learn):
     "The loss of each validation image"
     with learn.no_bar(): return to_np(learn.get_preds(act=noop, with_loss=True)[2])
 
-def _train(learn, labelled, valid, synth, rounds=200, lr=1e-3, extra=((),()), **kw):
+def _train(learn, labelled, valid, synth, rounds=200, lr=1e-3, extra=((),()), n=640, bs=32, **kw):
     "Train `learn` for rounds; the callback knows how it went"
-    real,learn.dls = learn.dls,_rounds(learn, labelled, valid, synth, extra=extra)
+    real,learn.dls = learn.dls,_rounds(learn, labelled, valid, synth, n, bs, extra)
     try:
         stop = KeepBest(_losses(learn), **kw)
         fast = [] if any(isinstance(o, (MixedPrecision,CPUBfloat16)) for o in learn.cbs) else fast_floats(learn.dls.device)
-        with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=[stop, *fast], reset_opt=True)
+        with learn.no_logging(): learn.fit(rounds, slice(lr/3, lr), wd=.02, cbs=[FindCuts(), stop, *fast], reset_opt=True)
     finally: learn.dls,learn.opt = real,None
     return stop
 
