@@ -121,7 +121,7 @@ class KeepBest(Callback):
     def __init__(self,
         first=None, # Losses of the validation images before training, float `(N,)`; if None, the weights from before it can't be what is kept
         seconds:float=math.inf, # Time for training
-        patience:int=20, # Rounds, many, since the loss of a few images jumps; None to go on, and to keep the last
+        patience:int=40, # Rounds, many, since the loss of a few images jumps, and spliced ones are learnt slowly; None to go on, and to keep the last
         decay:float=.99, # Of the average, from batch to batch
     ):
         store_attr()

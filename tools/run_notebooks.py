@@ -107,17 +107,25 @@ def run(nb, check=False, slow=False):
     nbdev_clean(fname=str(nb))
     return True,seconds,[]
 
-def main():
+def main(words=None):
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument('notebooks', nargs='+', type=Path)
     p.add_argument('--slow', action='store_true', help='run cells with the flag `slow`, too')
     p.add_argument('--check', action='store_true', help='write nothing; fail if a saved output is not what comes out')
-    args = p.parse_args()
+    args = p.parse_args(words)
     failed = 0
     for nb in map(Path.resolve, args.notebooks):
         ok,seconds,diffs = run(nb, args.check, args.slow)
         failed += not ok or bool(diffs)
         print(*diffs, f'{nb.name}: {"FAILED" if not ok else "differs" if diffs else "ok"}, {seconds:.1f} s', sep='\n', flush=True)
     sys.exit(bool(failed))
+
+def in_process(said, *words):
+    "For a process of its own: `main`, with all that it and its children say in the file `said`."
+    os.chdir(Path(__file__).parent.parent)
+    with open(said, 'wb') as f:
+        for o in (1, 2): os.dup2(f.fileno(), o)
+    sys.stdout,sys.stderr = (open(o, 'w', encoding='utf-8', buffering=1, closefd=False) for o in (1, 2)) # a test runner may have put others there
+    main(words)
 
 if __name__ == '__main__': main()
