@@ -58,6 +58,9 @@ def base_aims_table(
         for k,wanted in aims.items():
             rs = [r for r in _rows_now('few_shot', path) if (r['data'], r['labels'], r['unlabelled']) == (k, labels, 0)]
             if rs: add(f'{k}, {labels} labels, {len(rs)} draw{"s"*(len(rs) > 1)}', wanted, statistics.mean(r['captcha_accuracy'] for r in rs), f"; told the lengths {_mean_share(rs)}; `tta` {_six_orders(rs)}")
+    if rs := [r for r in _rows_now('families', path) if r['labels']]:
+        shares = [r['exact']['accuracy'] for r in rs]
+        add(f"captchas of {len(rs)} other package{'s'*(len(rs) > 1)}, {rs[0]['labels']} labels, the worst", 95, min(shares), f'; the median {statistics.median(shares):.1f} %, the best {max(shares):.1f} %')
     return _table('base', lines)
 
 # %% ../nbs/16e_base_results.ipynb #a7100342

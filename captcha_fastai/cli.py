@@ -91,7 +91,7 @@ def _demo_parser():
     a = p.add_argument
     a('--data', type=Path, metavar='FOLDER', help='your own images, named by their text or listed in the labels.csv of captcha-synth; a fifth of them is kept to measure (default: draw captchas)')
     a('--epochs', type=_positive, help='passes over the training images (default: 2 for drawn captchas; for your own, up to five minutes, ended when it gets no better)')
-    a('--train', type=_positive, default=4000, metavar='N', help='drawn captchas to learn from')
+    a('--train', type=_positive, default=3000, metavar='N', help='drawn captchas to learn from')
     a('--test', type=_positive, default=1000, metavar='N', help='drawn captchas to measure with')
     a('--seed', type=int, default=0, help='same seed, same captchas, and the same result where no clock ends the training')
     a('--out', type=Path, default=Path('captcha-demo.png'), help='picture of ten readings')
@@ -105,7 +105,7 @@ def _demo_data(args):
         dls = CaptchaDataLoaders.from_folder(args.data, seed=args.seed)
         (files,labels),(images,texts) = (zip(*((dls.tfm.files[i], dls.tfm.labels[i]) for i in o.items)) for o in (dls.train_ds, dls.valid_ds))
         return CaptchaDataLoaders.from_lists(args.data, files, labels, valid_pct=.25, seed=args.seed, vocab=dls.vocab, max_len=dls.max_len, bs=16), images, texts
-    synth,valid = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed),500
+    synth,valid = SynthCaptcha('0123456789', 4, (60,160), seed=args.seed),300
     print(f'drawing {args.train} captchas like {synth[0][1]!r} to learn from, {args.test} to measure with')
     images,labels = zip(*(synth[valid+args.train+i] for i in range(args.test)))
     return CaptchaDataLoaders.from_synth(synth, args.train, valid, bs=32), images, labels
@@ -140,7 +140,7 @@ def _demo_train(args):
     dls,images,labels = _demo_data(args)
     learn = captcha_learner(dls, captcha_base)
     if args.data and not args.epochs: print(learn.few_shot())
-    else: learn.fit_one_cycle(args.epochs or 2, 2e-3, cbs=fast_floats(dls.device))
+    else: learn.fit_one_cycle(args.epochs or 2, 3e-3, cbs=fast_floats(dls.device))
     if len(dls.valid_ds) >= 20: learn.calibrate()
     hyps = [h[0] for h in learn.head.decode(learn.log_probs(images))]
     readings = [(dls.vocab.decode(h.ids), l, math.exp(h.log_prob)) for h,l in zip(hyps, labels)]

@@ -50,8 +50,8 @@ class LabelledAndDrawn(CaptchaTransform):
         return CaptchaImage(self.img_cls.create(open_image(image, self.mode)), encode_label(text, self.vocab, self.max_len))
 
 class RoundDL(CaptchaDL):
-    "A DataLoader whose pass is a round: `n` numbers, half of them from `labelled`, half new ones of drawn captchas; of the first, those in `cuts` are spliced with probability `spliced`."
-    labelled,left,drawn,mix,cuts,lengths,spliced = (),(),0,True,{},(1,1),.5
+    "A DataLoader whose pass is a round: `n` numbers, half of them from `labelled`, half new ones of drawn captchas; of the first, those in `cuts` are spliced with probability `spliced` to texts of `lengths`, the least and the greatest."
+    labelled,left,drawn,mix,cuts,lengths,spliced = (),(),0,True,{},None,.5
     def get_idxs(self):
         n,left = self.n//2 if self.mix else self.n, list(self.left)
         while len(left) < n: left += self.rng.sample(list(self.labelled), len(self.labelled))
@@ -62,7 +62,7 @@ class RoundDL(CaptchaDL):
     def create_item(self, s): return self.dataset.tfms(s)
 
 # %% ../nbs/19b_few_shot.ipynb #2b9a09d3
-def _rounds(learn, labelled, valid, synth, n=640, bs=32, extra=((),())):
+def _rounds(learn, labelled, valid, synth, n, bs, extra=((),())):
     "DataLoaders of rounds over the numbers `labelled`, with the numbers `valid` to measure; `extra` are more files and their texts"
     tfm,train = _labelled(learn),learn.dls.train
     both = LabelledAndDrawn([*tfm.files, *extra[0]], [*tfm.labels, *extra[1]], synth, tfm.vocab, tfm.max_len, tfm.mode)
@@ -70,24 +70,27 @@ def _rounds(learn, labelled, valid, synth, n=640, bs=32, extra=((),())):
     dl = train.new(dset.train, cls=RoundDL, bs=bs, shuffle=False, drop_last=True)
     if synth is not None: dl.after_batch = Pipeline([o for o in dl.after_batch.fs if not isinstance(o, SwapCharacters)], split_idx=dl.after_batch.split_idx) # it takes images for alike
     dl.labelled,dl.mix = [*labelled, *range(len(tfm.files), len(both.files))],synth is not None
-    dl.lengths = min(lens := [len(both.labels[i]) for i in dl.labelled]),max(lens)
+    lengths = [len(both.labels[i]) for i in dl.labelled]
+    dl.lengths = min(lengths),max(lengths)
     dls = CaptchaDataLoaders(dl, learn.dls.test_dl(list(valid), bs=64), path=learn.dls.path, device=learn.dls.device)
     dls._size = _size(learn.dls)
     return dls
 
 # %% ../nbs/19b_few_shot.ipynb #4e11f9e0
 class FindCuts(Callback):
-    "Ask the network where the characters of the labelled images are, before the rounds 0, 1, 2, 4, 8 …"
-    order = -5
+    "Ask a CTC network where the characters of labelled images are, before the rounds 0, 1, 2, 4, 8 …, since it soon knows."
     def before_epoch(self):
-        dl,tfm = self.dls.train,self.dls.train.dataset.tfms[0]
-        if self.learn.loss_func.head.kind != 'ctc' or self.epoch & (self.epoch-1): return
-        images = self.dls.test_dl([tfm.files[i] for i in dl.labelled], bs=64, num_workers=0)
-        with torch.no_grad(), evaluating(self.learn.model): logits = torch.cat([self.learn.model(b[0]).float() for b in images])
+        dl,head,tfm = self.dls.train,self.learn.head,self.dls.train.dataset.tfms[0]
+        if head.kind != 'ctc' or self.epoch & (self.epoch-1): return
+        asked = dl.labelled if len(dl.labelled) <= dl.n//2 else dl.rng.sample(dl.labelled, dl.n//2) # no more than a round holds
+        with torch.no_grad(), evaluating(self.learn.model): # `get_preds` would call the callbacks of this training
+            logits = torch.cat([self.learn.model(b[0]).float() for b in self.dls.test_dl([tfm.files[i] for i in asked], bs=64, num_workers=0)])
         dl.cuts = {}
-        for i,lp in zip(dl.labelled, self.learn.loss_func.head.log_probs(logits)):
-            try: dl.cuts[i] = text_cuts(lp, tfm.vocab.encode(tfm.labels[i]))
-            except ValueError: pass # no path is long enough
+        if not torch.isfinite(logits).all() or logits.shape[1] < 2*tfm.max_len-1: return # it has come apart, or hasn't the columns for any text, such as one of equal characters
+        for i,lp in zip(asked, head.log_probs(logits)):
+            ids = tfm.vocab.encode(tfm.labels[i])
+            cuts = text_cuts(lp, ids)
+            if head.log_prob(lp[None], to_np(ids)[None])[0] > len(ids)*math.log(.1) and (np.diff(cuts) > 0).all(): dl.cuts[i] = cuts # it isn't at a loss
 
 # %% ../nbs/19b_few_shot.ipynb #1fc29e9c
 def moving_average(
@@ -115,13 +118,20 @@ def last_good(
 # %% ../nbs/19b_few_shot.ipynb #118ffa48
 def _copied(model): return {k: v.detach().clone() for k,v in model.state_dict().items()}
 
+def _misreading(head, logits, ids):
+    "1 − p(ids) for each image; NaN where a network has come apart"
+    logits,ids,res = to_np(logits.float()),to_np(ids),np.full(len(logits), np.nan)
+    ok = np.isfinite(logits).all((1,2))
+    if ok.any(): res[ok] = 1-np.exp(head.log_prob(head.log_probs(logits[ok]), ids[ok]))
+    return res
+
 class KeepBest(Callback):
-    "Measures a moving average of the weights after each round, keeps that of the last good one (`last_good`), and stops after `patience` rounds without a lower mean loss, or when the time is up."
+    "Measures a moving average of the weights after each round, keeps that of the last good one (`last_good`), and stops after `patience` rounds without a lower mean of 1 − p(label), or when the time is up."
     order = 65 # after the recorder
     def __init__(self,
-        first=None, # Losses of the validation images before training, float `(N,)`; if None, the weights from before it can't be what is kept
+        first=None, # 1 − p(label) of the validation images before training, float `(N,)`; if None, the weights from before it can't be what is kept
         seconds:float=math.inf, # Time for training
-        patience:int=40, # Rounds, many, since the loss of a few images jumps, and spliced ones are learnt slowly; None to go on, and to keep the last
+        patience:int=40, # Rounds, many, since the mean of a few images jumps, and spliced ones are learnt slowly; None to go on, and to keep the last
         decay:float=.99, # Of the average, from batch to batch
     ):
         store_attr()
@@ -132,7 +142,7 @@ class KeepBest(Callback):
         self.stop_at,self.best = time.time()+self.seconds,_copied(self.learn.model)
     def after_loss(self):
         if self.training: return
-        with NoneReduce(self.learn.loss_func) as loss: self.now.append(to_np(loss(self.pred.float(), *self.yb)))
+        self.now.append(_misreading(self.learn.loss_func.head, self.pred, self.yb[0]))
     def after_batch(self):
         if not self.training: return
         self.average.update_parameters(self.learn.model)
@@ -150,8 +160,8 @@ class KeepBest(Callback):
     def after_fit(self): self.learn.model.load_state_dict(self.best)
 
 def _losses(learn):
-    "The loss of each validation image"
-    with learn.no_bar(): return to_np(learn.get_preds(act=noop, with_loss=True)[2])
+    "1 − p(label) of each validation image"
+    with learn.no_bar(): return _misreading(learn.head, *learn.get_preds(act=noop))
 
 def _train(learn, labelled, valid, synth, rounds=200, lr=1e-3, extra=((),()), n=640, bs=32, **kw):
     "Train `learn` for rounds; the callback knows how it went"

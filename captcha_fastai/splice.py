@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 from .ctc_plots import ctc_occupancy
+from .preprocess import resize_image
 
 # %% auto #0
 __all__ = ['text_cuts', 'Splice', 'find_splice', 'join_splice']
@@ -18,7 +19,7 @@ __all__ = ['text_cuts', 'Splice', 'find_splice', 'join_splice']
 def text_cuts(
     log_probs, # `(T, C)`, of a CTC network; class 0 is the blank
     ids, # The text, a sequence of ids without blanks
-) -> np.ndarray: # `(L-1,)`, growing, shares of the width
+) -> np.ndarray: # `(L-1,)`, shares of the width
     "Where to cut between the characters of a known text; a `ValueError` if no path reads it."
     at = ctc_occupancy(log_probs, ids)[:,1::2] # of the characters
     middles = (np.arange(len(at))+.5)@at/at.sum(0)/len(at)
@@ -39,8 +40,8 @@ def find_splice(
     tries:int=8, # Other images to ask
 ) -> Splice: # None if none of them goes with it
     "A random image that goes on where `left` is cut."
-    mine,others = cuts.get(left, ()),list(cuts)
-    if not len(mine): return
+    mine,others = cuts.get(left, ()),[o for o in cuts if o != left]
+    if not len(mine) or not others: return
     for _ in range(tries):
         k,right = rng.randrange(len(mine)),rng.choice(others)
         if not len(theirs := cuts[right]): continue
@@ -49,13 +50,14 @@ def find_splice(
 
 def join_splice(
     splice:Splice,
-    left:Image.Image, # The two images
+    left:Image.Image, # The two images, of the same mode
     right:Image.Image,
 ) -> Image.Image: # Of the size of `left`
-    "The two parts side by side, squished to the width of `left`."
-    (w,h),right = left.size,right.resize(left.size, Image.BILINEAR) if right.size != left.size else right
+    "The two parts side by side, resized to the size of `left`."
+    w,h = left.size
+    right = resize_image(right, (h,w))
     x,y = round(splice.x*w),round(splice.y*w)
     im = Image.new(left.mode, (x+w-y, h))
     im.paste(left.crop((0, 0, x, h)), (0,0))
     im.paste(right.crop((y, 0, w, h)), (x,0))
-    return im if im.width == w else im.resize((w,h), Image.BILINEAR)
+    return resize_image(im, (h,w))

@@ -8,18 +8,20 @@ root = Path(__file__).parent.parent
 sys.path.insert(0, str(root/'tools'))
 notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startswith(('.','_')) for o in p.relative_to(root).parts))
 
-# Fresh processes are forked, where that can be had, from one that has imported what takes long and is not ours.
-processes = multiprocessing.get_context('forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn')
-if processes.get_start_method() == 'forkserver': processes.set_forkserver_preload(['fastai.vision.all', 'nbdev.test', 'nbdev.showdoc', 'matplotlib.pyplot'])
+# Fresh processes are forked, where that is safe, from one that has imported what takes long and is not ours.
+processes = multiprocessing.get_context('forkserver' if sys.platform == 'linux' else 'spawn')
+if sys.platform == 'linux': processes.set_forkserver_preload(['fastai.vision.all', 'nbdev.test', 'nbdev.showdoc', 'matplotlib.pyplot'])
 
 def run(nb, tmp_path):
     "Check one notebook in a fresh process: its exit status, and all that it said."
     from run_notebooks import in_process
-    said = tmp_path/'said.txt'
+    (said := tmp_path/'said.txt').touch()
     p = processes.Process(target=in_process, args=(str(said), '--check', str(nb)))
     p.start(); p.join(300)
-    if p.is_alive(): p.kill(); p.join(); pytest.fail(f'{nb.name} takes more than five minutes')
-    return SimpleNamespace(status=p.exitcode, said=said.read_text(encoding='utf-8', errors='replace'))
+    if late := p.is_alive(): p.kill(); p.join()
+    res = SimpleNamespace(status=p.exitcode, said=said.read_text(encoding='utf-8', errors='replace'))
+    if late: pytest.fail(f'{nb.name} takes more than five minutes: {res.said[-3000:]}')
+    return res
 
 @pytest.mark.parametrize('nb', notebooks, ids=lambda p: p.stem)
 def test_notebook(nb, tmp_path):

@@ -4,7 +4,7 @@
     python tools/run_notebooks.py --check nbs/*.ipynb   write nothing, but fail where a saved text is not what comes out today
 
 What `--check` lets differ: numbers by rounding; what depends on a training, by any name or file (`depends`); cells with the flag `varies`, such as those that tell a time. There only the kinds of output count."""
-import argparse, ast, difflib, json, math, os, re, sys, tempfile
+import argparse, ast, atexit, difflib, json, math, multiprocessing, os, re, sys, tempfile
 from pathlib import Path
 import nbdev.test
 from nbdev.clean import nbdev_clean
@@ -126,6 +126,8 @@ def in_process(said, *words):
     with open(said, 'wb') as f:
         for o in (1, 2): os.dup2(f.fileno(), o)
     sys.stdout,sys.stderr = (open(o, 'w', encoding='utf-8', buffering=1, closefd=False) for o in (1, 2)) # a test runner may have put others there
-    main(words)
+    multiprocessing.set_start_method(None, force=True) # that of this process is of no concern to what the notebooks start
+    try: main(words)
+    finally: atexit._run_exitfuncs() # which such a process leaves out
 
 if __name__ == '__main__': main()
