@@ -29,7 +29,12 @@ def text_cuts(
 @dataclass(frozen=True)
 class Splice:
     "The beginning of image `left`, up to `x` of its width, with `keep` characters, and then image `right` from `y` on, without its first `drop` characters."
-    left:int; right:int; keep:int; drop:int; x:float; y:float
+    left:int # Number of the image that comes first
+    right:int # Number of the other
+    keep:int # Characters of the first
+    drop:int # Characters that the other is without
+    x:float # Where the first is cut, share of its width
+    y:float # Where the other is cut
 
 def find_splice(
     left:int, # Number of the image that comes first
@@ -49,9 +54,9 @@ def find_splice(
         if abs(theirs[j]-mine[k]) < near and lengths[0] <= k+1+len(theirs)-j <= lengths[1]: return Splice(left, right, k+1, j+1, float(mine[k]), float(theirs[j]))
 
 def join_splice(
-    splice:Splice,
-    left:Image.Image, # The two images, of the same mode
-    right:Image.Image,
+    splice:Splice, # Where they are cut
+    left:Image.Image, # Image `splice.left`
+    right:Image.Image, # Image `splice.right`, of the same mode
 ) -> Image.Image: # Of the size of `left`
     "The two parts side by side, resized to the size of `left`."
     w,h = left.size

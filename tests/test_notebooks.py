@@ -10,7 +10,7 @@ notebooks = sorted(p for p in (root/'nbs').rglob('*.ipynb') if not any(o.startsw
 
 # Fresh processes are forked, where that is safe, from one that has imported what takes long and is not ours.
 processes = multiprocessing.get_context('forkserver' if sys.platform == 'linux' else 'spawn')
-if sys.platform == 'linux': processes.set_forkserver_preload(['fastai.vision.all', 'nbdev.test', 'nbdev.showdoc', 'matplotlib.pyplot'])
+if sys.platform == 'linux': processes.set_forkserver_preload(['torch._dynamo', 'torchvision', 'timm', 'sklearn.model_selection', 'scipy.stats', 'pandas', 'matplotlib.pyplot', 'nbdev.test', 'nbdev.showdoc']) # fastai itself sets options of pandas
 
 def run(nb, tmp_path):
     "Check one notebook in a fresh process: its exit status, and all that it said."
