@@ -82,11 +82,11 @@ class FindCuts(Callback):
     def before_epoch(self):
         dl,head,tfm = self.dls.train,self.learn.head,self.dls.train.dataset.tfms[0]
         if head.kind != 'ctc' or self.epoch & (self.epoch-1): return
-        asked = dl.labelled if len(dl.labelled) <= dl.n//2 else dl.rng.sample(dl.labelled, dl.n//2) # no more than a round holds
+        asked = dl.labelled if len(dl.labelled) <= dl.n//2 else dl.rng.sample(dl.labelled, dl.n//2)
         with torch.no_grad(), evaluating(self.learn.model): # `get_preds` would call the callbacks of this training
             logits = torch.cat([self.learn.model(b[0]).float() for b in self.dls.test_dl([tfm.files[i] for i in asked], bs=64, num_workers=0)])
         dl.cuts = {}
-        if not torch.isfinite(logits).all() or logits.shape[1] < 2*tfm.max_len-1: return # it has come apart, or hasn't the columns for any text, such as one of equal characters
+        if not torch.isfinite(logits).all() or logits.shape[1] < 2*dl.lengths[1]-1: return # it has come apart, or has too few columns for a text of equal characters
         for i,lp in zip(asked, head.log_probs(logits)):
             ids = tfm.vocab.encode(tfm.labels[i])
             cuts = text_cuts(lp, ids)
@@ -142,7 +142,7 @@ class KeepBest(Callback):
         self.stop_at,self.best = time.time()+self.seconds,_copied(self.learn.model)
     def after_loss(self):
         if self.training: return
-        self.now.append(_misreading(self.learn.loss_func.head, self.pred, self.yb[0]))
+        self.now.append(_misreading(self.learn.head, self.pred, self.yb[0]))
     def after_batch(self):
         if not self.training: return
         self.average.update_parameters(self.learn.model)

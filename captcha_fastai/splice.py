@@ -42,7 +42,7 @@ def find_splice(
     lengths:tuple, # The least and the greatest length of a text
     rng, # A `random.Random`
     near:float=.06, # The cuts may be apart by this share of the width
-    tries:int=8, # Other images to ask
+    tries:int=8, # Cuts and other images to try
 ) -> Splice: # None if none of them goes with it
     "A random image that goes on where `left` is cut."
     mine,others = cuts.get(left, ()),[o for o in cuts if o != left]

@@ -42,6 +42,12 @@ def test_a_failing_notebook_fails(tmp_path):
     res = run(tmp_path/'old.ipynb', tmp_path)
     assert res.status != 0 and 'not what is saved' in res.said and '+2' in res.said
 
+def test_a_notebook_starts_and_ends_like_any_process(tmp_path):
+    "What it starts is started as Python does it here, not as the notebook was; what is to be done at the end is done."
+    (tmp_path/'n.ipynb').write_text(json.dumps(notebook((f"import atexit, multiprocessing, pathlib\nassert multiprocessing.get_start_method() == multiprocessing.get_all_start_methods()[0]\natexit.register(pathlib.Path({str(tmp_path/'end')!r}).touch);",))))
+    res = run(tmp_path/'n.ipynb', tmp_path)
+    assert res.status == 0 and (tmp_path/'end').exists(), res.said
+
 trained = ('class L:\n    def fit(self): pass\nlearn = L()\nlearn.fit()',)
 
 @pytest.mark.parametrize('cell,now,before,same', [
